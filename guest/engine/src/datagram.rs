@@ -1,0 +1,173 @@
+//! Flows of datagrams: UDP, and ICMP echo when the host wants it. No socket, no
+//! ring: what comes is lent to the host where it lies.
+
+use core::net::IpAddr;
+use core::time::Duration;
+
+use smoltcp::wire::{IpProtocol, UdpPacket};
+
+use crate::checksum::Sum;
+use crate::counters::DropReason;
+use crate::icmp;
+use crate::ip::{self, IpPacket};
+use crate::tuple::Tuple;
+use crate::turn::Turn;
+use crate::types::{Event, FlowError, FlowId, FlowOptions, Instant, Protocol};
+
+const UDP_HEADER: usize = 8;
+
+/// A received UDP datagram, checksum verified.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Udp<'a> {
+    pub(crate) tuple: Tuple,
+    pub(crate) data: &'a [u8],
+}
+
+impl<'a> Udp<'a> {
+    pub(crate) fn parse(packet: &IpPacket<'a>, verify: bool) -> Result<Self, DropReason> {
+        let header = UdpPacket::new_checked(packet.payload).map_err(|_| DropReason::Malformed)?;
+        if header.src_port() == 0 || header.dst_port() == 0 {
+            return Err(DropReason::Malformed);
+        }
+        if verify && !checksum_is_correct(packet, usize::from(header.len()), header.checksum()) {
+            return Err(DropReason::TransportChecksum);
+        }
+        let tuple = Tuple {
+            protocol: Protocol::Udp,
+            local: packet.dst,
+            peer: packet.src,
+            local_port: header.dst_port(),
+            peer_port: header.src_port(),
+        };
+        if tuple.local == tuple.peer && tuple.local_port == tuple.peer_port {
+            return Err(DropReason::Martian);
+        }
+        Ok(Self {
+            tuple,
+            data: header.payload(),
+        })
+    }
+}
+
+fn checksum_is_correct(packet: &IpPacket<'_>, length: usize, checksum: u16) -> bool {
+    // Zero says that there is none: allowed in IPv4 (RFC 768), not in IPv6 (RFC
+    // 8200 8.1).
+    if checksum == 0 {
+        return packet.src.is_ipv4();
+    }
+    Sum::pseudo_header(packet.src, packet.dst, IpProtocol::Udp.into(), length)
+        .add(&packet.payload[..length])
+        .is_correct()
+}
+
+/// One accepted or opened flow of datagrams.
+#[derive(Debug)]
+pub(crate) struct DatagramFlow {
+    idle_timeout: Duration,
+    /// The last datagram either way (RFC 4787 REQ-6: outbound refreshes).
+    moved: Instant,
+    /// A datagram was not taken because the device took no packets.
+    wants_room: bool,
+    pub(crate) bytes_received: u64,
+    pub(crate) bytes_sent: u64,
+}
+
+impl DatagramFlow {
+    pub(crate) fn new(turn: &Turn<'_>, protocol: Protocol, options: &FlowOptions) -> Self {
+        let idle_timeout = match protocol {
+            Protocol::IcmpEcho => turn.config.icmp_idle_timeout,
+            Protocol::Udp | Protocol::Tcp => turn.config.udp_idle_timeout,
+        };
+        Self {
+            idle_timeout: options.idle_timeout.unwrap_or(idle_timeout),
+            moved: turn.now,
+            wants_room: false,
+            bytes_received: 0,
+            bytes_sent: 0,
+        }
+    }
+
+    /// Delivers one datagram.
+    pub(crate) fn l3_rx(
+        &mut self,
+        id: FlowId,
+        turn: &mut Turn<'_>,
+        data: &[u8],
+    ) -> Result<(), DropReason> {
+        self.moved = turn.now;
+        if turn.callbacks.l4_rx(id, data) < data.len() {
+            return Err(DropReason::NotTaken);
+        }
+        self.bytes_received += data.len() as u64;
+        turn.counters.l4_rx_bytes += data.len() as u64;
+        Ok(())
+    }
+
+    /// Sends one datagram from `local`; takes nothing while the device does not.
+    pub(crate) fn l4_tx(
+        &mut self,
+        turn: &mut Turn<'_>,
+        tuple: &Tuple,
+        local: (IpAddr, u16),
+        data: &[u8],
+    ) -> Result<usize, FlowError> {
+        let overhead = ip::header_length(tuple.peer) + UDP_HEADER;
+        let fits = match tuple.protocol {
+            Protocol::Udp | Protocol::Tcp => overhead + data.len() <= turn.config.mtu as usize,
+            // The sequence number belongs to the 8 bytes of ICMP header.
+            Protocol::IcmpEcho => overhead + data.len() <= turn.config.mtu as usize + 2,
+        };
+        if !fits || (tuple.protocol == Protocol::IcmpEcho && data.len() < 2) {
+            return Err(FlowError::TooLong);
+        }
+        if !turn.make_room() {
+            self.wants_room = true;
+            return Ok(0);
+        }
+        match tuple.protocol {
+            Protocol::Udp | Protocol::Tcp => {
+                send_udp(turn, local, (tuple.peer, tuple.peer_port), data)
+            }
+            Protocol::IcmpEcho => icmp::send_echo_reply(turn, tuple, data),
+        }
+        self.moved = turn.now;
+        self.bytes_sent += data.len() as u64;
+        Ok(data.len())
+    }
+
+    /// Whether it waits for the device.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.wants_room
+    }
+
+    /// Reports that there is room again.
+    pub(crate) fn settle(&mut self, id: FlowId, turn: &mut Turn<'_>) {
+        if self.wants_room && !turn.egress.is_refused() {
+            self.wants_room = false;
+            turn.callbacks.flow_event(id, Event::Writable);
+        }
+    }
+
+    /// When it will have been idle for too long.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.moved + self.idle_timeout
+    }
+}
+
+fn send_udp(turn: &mut Turn<'_>, local: (IpAddr, u16), peer: (IpAddr, u16), data: &[u8]) {
+    let length = UDP_HEADER + data.len();
+    ip::send(turn, local.0, peer.0, IpProtocol::Udp, length, |space| {
+        let mut packet = UdpPacket::new_unchecked(&mut *space);
+        packet.set_src_port(local.1);
+        packet.set_dst_port(peer.1);
+        packet.set_len(u16::try_from(length).unwrap_or(u16::MAX));
+        packet.payload_mut().copy_from_slice(data);
+        let sum = Sum::pseudo_header(local.0, peer.0, IpProtocol::Udp.into(), length).add(space);
+        // A sum of zero is sent as all ones: zero says that there is none.
+        let checksum = match sum.finish() {
+            [0, 0] => [0xff, 0xff],
+            checksum => checksum,
+        };
+        space[6..8].copy_from_slice(&checksum);
+    });
+}

@@ -1,0 +1,96 @@
+//! Packets on their way to `l3_tx`: written once, lent to the host, kept when it
+//! does not take them.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::counters::CounterSnapshot;
+use crate::types::{Callbacks, Checksum, Packet};
+
+/// Packets lent to the host at once, at most. A call costs about 90 ns across
+/// the border, so from here on it is lost in the cost of the packets.
+const BATCH_PACKETS: usize = 64;
+/// Bytes of packets lent at once, beyond which no further packet is begun.
+const BATCH_BYTES: usize = 128 << 10;
+/// The largest IP packet.
+const PACKET_BYTES: usize = 65_535;
+/// IPv6 header, TCP header with all options: what is zeroed before it is filled.
+const HEADER_BYTES: usize = 40 + 60;
+
+/// The batch being made. Its memory is fixed: one batch and one packet more.
+#[derive(Debug)]
+pub(crate) struct Egress {
+    bytes: Vec<u8>,
+    used: usize,
+    packets: Vec<Packet>,
+    /// The host took fewer than it was lent.
+    refused: bool,
+}
+
+impl Egress {
+    pub(crate) fn new() -> Self {
+        Self {
+            bytes: vec![0; BATCH_BYTES + PACKET_BYTES],
+            used: 0,
+            packets: Vec::with_capacity(BATCH_PACKETS),
+            refused: false,
+        }
+    }
+
+    /// Whether the host has refused packets that are still here.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused
+    }
+
+    /// Makes room for one packet, lending the batch to the host if it is full.
+    pub(crate) fn make_room(
+        &mut self,
+        callbacks: &mut dyn Callbacks,
+        counters: &mut CounterSnapshot,
+    ) -> bool {
+        if self.packets.len() >= BATCH_PACKETS || self.used >= BATCH_BYTES {
+            self.flush(callbacks, counters);
+        }
+        !self.refused
+    }
+
+    /// Space for a packet of `length` bytes, its headers zeroed. It counts from
+    /// `commit` on. The caller has made room.
+    pub(crate) fn space(&mut self, length: usize) -> &mut [u8] {
+        let space = &mut self.bytes[self.used..self.used + length];
+        let headers = length.min(HEADER_BYTES);
+        space[..headers].fill(0);
+        space
+    }
+
+    /// The packet written to `space` joins the batch.
+    pub(crate) fn commit(&mut self, length: usize) {
+        self.used += length;
+        self.packets.push(Packet {
+            length: u32::try_from(length).unwrap_or(u32::MAX),
+            segment_size: 0,
+            checksum: Checksum::Full,
+        });
+    }
+
+    /// Lends the batch to the host and keeps what it does not take.
+    pub(crate) fn flush(&mut self, callbacks: &mut dyn Callbacks, counters: &mut CounterSnapshot) {
+        if self.packets.is_empty() {
+            self.refused = false;
+            return;
+        }
+        let taken = callbacks
+            .l3_tx(&self.bytes[..self.used], &self.packets)
+            .min(self.packets.len());
+        let taken_bytes = self.packets[..taken]
+            .iter()
+            .map(|packet| packet.length as usize)
+            .sum();
+        counters.l3_tx_packets += taken as u64;
+        counters.l3_tx_bytes += taken_bytes as u64;
+        self.bytes.copy_within(taken_bytes..self.used, 0);
+        self.used -= taken_bytes;
+        self.packets.drain(..taken);
+        self.refused = !self.packets.is_empty();
+    }
+}

@@ -1,0 +1,303 @@
+//! Flows that begin, are decided, and end, within their bounds.
+
+use alloc::boxed::Box;
+use core::mem;
+use core::net::SocketAddr;
+
+use super::Engine;
+use crate::counters::DropReason;
+use crate::datagram::DatagramFlow;
+use crate::deadlines::Armed;
+use crate::icmp;
+use crate::ip;
+use crate::table::{Flow, FlowTable, Kind, Waiting};
+use crate::tcp::{Syn, TcpFlow, segment};
+use crate::tuple::Tuple;
+use crate::types::{
+    Callbacks, CloseReason, Event, FiveTuple, FlowError, FlowId, FlowOptions, OpenError, Protocol,
+    Refusal, Verdict,
+};
+
+impl Engine {
+    /// Announces a new flow and carries out the verdict. Returns its slot when it
+    /// lives; otherwise why the packet had no effect.
+    pub(super) fn announce(
+        &mut self,
+        tuple: &Tuple,
+        syn: Option<Syn>,
+        packet: &[u8],
+        callbacks: &mut dyn Callbacks,
+    ) -> Result<u32, DropReason> {
+        if self.flows.len() >= self.common.config.max_flows as usize
+            || !self.has_memory(FlowTable::RECORD)
+        {
+            return Err(DropReason::FlowLimit);
+        }
+        let slot = self.insert(
+            tuple,
+            Kind::Waiting(Waiting {
+                heard: self.common.now,
+                syn,
+            }),
+        );
+        self.common.counters.flows_announced += 1;
+        self.enter_half_open(slot, callbacks);
+        let verdict = callbacks.flow_new(self.flows.id_of(slot), &tuple.into());
+        match verdict {
+            Verdict::Accept(options) => {
+                self.accept(slot, &options.clamped(), callbacks);
+                Ok(slot)
+            }
+            Verdict::Wait => {
+                self.touch(slot);
+                Ok(slot)
+            }
+            Verdict::Refuse(refusal) => {
+                self.refuse(tuple, syn.as_ref(), refusal, packet, callbacks);
+                self.remove(slot);
+                Err(DropReason::Refused)
+            }
+            Verdict::Drop => {
+                self.remove(slot);
+                Err(DropReason::Dropped)
+            }
+        }
+    }
+
+    /// A late verdict.
+    pub(super) fn decide(
+        &mut self,
+        flow: FlowId,
+        verdict: Verdict,
+        callbacks: &mut dyn Callbacks,
+    ) -> Result<(), FlowError> {
+        let slot = self.flows.slot_of(flow).ok_or(FlowError::UnknownFlow)?;
+        let (tuple, syn) = match self.flows.flow(slot) {
+            Some(Flow {
+                tuple,
+                kind: Kind::Waiting(waiting),
+                ..
+            }) => (*tuple, waiting.syn),
+            _ => return Err(FlowError::AlreadyDecided),
+        };
+        match verdict {
+            Verdict::Accept(options) if !options.in_bounds() => return Err(FlowError::BadOption),
+            Verdict::Accept(options) => self.accept(slot, &options, callbacks),
+            Verdict::Wait => {}
+            Verdict::Refuse(refusal) => {
+                let (packet, length) = icmp::recall(&tuple, syn.as_ref());
+                self.refuse(&tuple, syn.as_ref(), refusal, &packet[..length], callbacks);
+                self.close(slot, CloseReason::Aborted, callbacks);
+            }
+            Verdict::Drop => self.close(slot, CloseReason::Aborted, callbacks),
+        }
+        Ok(())
+    }
+
+    /// Makes a waiting flow a real one, if there is memory for it.
+    pub(super) fn accept(
+        &mut self,
+        slot: u32,
+        options: &FlowOptions,
+        callbacks: &mut dyn Callbacks,
+    ) {
+        let Some(flow) = self.flows.flow(slot) else {
+            return;
+        };
+        let Kind::Waiting(Waiting { syn, .. }) = flow.kind else {
+            return;
+        };
+        let tuple = flow.tuple;
+        let memory = self.tcp_memory();
+        let kind = match syn {
+            Some(syn) if !self.has_memory(memory) => {
+                self.common.counters.flows_out_of_memory += 1;
+                self.refuse(&tuple, Some(&syn), Refusal::Reset, &[], callbacks);
+                self.close(slot, CloseReason::OutOfMemory, callbacks);
+                return;
+            }
+            Some(syn) => {
+                self.common.counters.memory_bytes += memory;
+                let mut turn = self.common.turn(callbacks);
+                Kind::Tcp(Box::new(TcpFlow::accept(
+                    &mut self.sockets,
+                    &mut turn,
+                    &tuple,
+                    &syn,
+                    options,
+                )))
+            }
+            None => {
+                self.leave_half_open(slot);
+                Kind::Datagram(DatagramFlow::new(
+                    &self.common.turn(callbacks),
+                    tuple.protocol,
+                    options,
+                ))
+            }
+        };
+        if let Some(flow) = self.flows.flow_mut(slot) {
+            flow.kind = kind;
+        }
+        self.touch(slot);
+    }
+
+    /// Tells the peer that its flow is not wanted. `packet` is its first packet.
+    pub(super) fn refuse(
+        &mut self,
+        tuple: &Tuple,
+        syn: Option<&Syn>,
+        refusal: Refusal,
+        packet: &[u8],
+        callbacks: &mut dyn Callbacks,
+    ) {
+        if let (Some(syn), Refusal::Reset) = (syn, refusal) {
+            let mut turn = self.common.turn(callbacks);
+            if turn.make_room_for_reply() {
+                segment::send_refusal(&mut turn, tuple, syn);
+            }
+        } else if self.may_reply_to_stranger(callbacks) {
+            icmp::send_unreachable(&mut self.common.turn(callbacks), tuple, refusal, packet);
+        }
+    }
+
+    pub(super) fn open(
+        &mut self,
+        tuple: &Tuple,
+        five_tuple: &FiveTuple,
+        options: &FlowOptions,
+        callbacks: &mut dyn Callbacks,
+    ) -> Result<FlowId, OpenError> {
+        if tuple.protocol == Protocol::IcmpEcho
+            || five_tuple.local == five_tuple.peer
+            || tuple.local.is_ipv4() != tuple.peer.is_ipv4()
+            || [five_tuple.local, five_tuple.peer]
+                .iter()
+                .any(|end| !is_usable(end))
+        {
+            return Err(OpenError::BadAddress);
+        }
+        if !options.in_bounds() {
+            return Err(OpenError::BadOption);
+        }
+        if self.flows.find(tuple).is_some() || self.time_waits.holds(tuple) {
+            return Err(OpenError::InUse);
+        }
+        if self.flows.len() >= self.common.config.max_flows as usize {
+            return Err(OpenError::FlowLimit);
+        }
+        let is_tcp = tuple.protocol == Protocol::Tcp;
+        let memory = if is_tcp { self.tcp_memory() } else { 0 };
+        if !self.has_memory(FlowTable::RECORD + memory) {
+            return Err(OpenError::OutOfMemory);
+        }
+        let turn = self.common.turn(callbacks);
+        let kind = if is_tcp {
+            let tcp = TcpFlow::open(&mut self.sockets, &turn, tuple, options)
+                .ok_or(OpenError::BadAddress)?;
+            Kind::Tcp(Box::new(tcp))
+        } else {
+            Kind::Datagram(DatagramFlow::new(&turn, tuple.protocol, options))
+        };
+        let slot = self.insert(tuple, kind);
+        self.common.counters.flows_opened += 1;
+        self.common.counters.memory_bytes += memory;
+        self.touch(slot);
+        Ok(self.flows.id_of(slot))
+    }
+
+    fn insert(&mut self, tuple: &Tuple, kind: Kind) -> u32 {
+        self.common.counters.memory_bytes += FlowTable::RECORD;
+        self.flows.insert(Flow {
+            tuple: *tuple,
+            opened: self.common.now,
+            armed: Armed::NONE,
+            touched: false,
+            stalled: false,
+            half_open: false,
+            kind,
+        })
+    }
+
+    /// Ends a flow and tells the host.
+    pub(super) fn close(&mut self, slot: u32, reason: CloseReason, callbacks: &mut dyn Callbacks) {
+        let id = self.flows.id_of(slot);
+        if self.remove(slot) {
+            callbacks.flow_event(id, Event::Closed(reason));
+        }
+    }
+
+    /// Ends a flow of which the host knows that it has ended. Says whether there
+    /// was one.
+    pub(super) fn remove(&mut self, slot: u32) -> bool {
+        self.leave_half_open(slot);
+        let Some(flow) = self.flows.remove(slot) else {
+            return false;
+        };
+        self.deadlines.disarm(slot, flow.armed);
+        let buffers = match flow.kind {
+            Kind::Tcp(_) => self.tcp_memory(),
+            Kind::Waiting(_) | Kind::Datagram(_) => 0,
+        };
+        self.common.counters.memory_bytes -= FlowTable::RECORD + buffers;
+        self.common.counters.flows_closed += 1;
+        true
+    }
+
+    fn tcp_memory(&self) -> u64 {
+        TcpFlow::memory(
+            self.common.config.tcp_receive_buffer,
+            self.common.config.tcp_send_buffer,
+        )
+    }
+
+    fn has_memory(&self, bytes: u64) -> bool {
+        let used = self.common.counters.memory_bytes + self.time_waits.memory();
+        used + bytes <= self.common.config.memory_limit
+    }
+
+    /// Counts a flow as half-open; the oldest gives way when there are too many.
+    fn enter_half_open(&mut self, slot: u32, callbacks: &mut dyn Callbacks) {
+        let most = self.common.config.max_half_open;
+        while self.common.counters.half_open >= most {
+            let Some(oldest) = self.half_open.pop_front() else {
+                break;
+            };
+            if let Some(slot) = self.flows.slot_of(oldest)
+                && self.flows.flow(slot).is_some_and(|flow| flow.half_open)
+            {
+                self.common.counters.flows_evicted += 1;
+                self.close(slot, CloseReason::Evicted, callbacks);
+            }
+        }
+        // Most flows do not stay half-open; forget those before the list is
+        // twice as long as it can be of use.
+        if self.half_open.len() > 2 * most as usize {
+            let flows = &self.flows;
+            self.half_open.retain(|id| {
+                flows
+                    .slot_of(*id)
+                    .and_then(|slot| flows.flow(slot))
+                    .is_some_and(|flow| flow.half_open)
+            });
+        }
+        self.half_open.push_back(self.flows.id_of(slot));
+        self.common.counters.half_open += 1;
+        if let Some(flow) = self.flows.flow_mut(slot) {
+            flow.half_open = true;
+        }
+    }
+
+    pub(super) fn leave_half_open(&mut self, slot: u32) {
+        if let Some(flow) = self.flows.flow_mut(slot)
+            && mem::take(&mut flow.half_open)
+        {
+            self.common.counters.half_open -= 1;
+        }
+    }
+}
+
+/// Whether an address and port can be an end of a flow.
+pub(super) fn is_usable(end: &SocketAddr) -> bool {
+    end.port() != 0 && !ip::is_martian(end.ip())
+}

@@ -1,0 +1,231 @@
+//! Packets in: parse, find the flow, hand over; answer those of no flow.
+
+use smoltcp::wire::IpProtocol;
+
+use super::Engine;
+use crate::config::IcmpEchoPolicy;
+use crate::counters::DropReason;
+use crate::datagram::Udp;
+use crate::icmp::{self, Message};
+use crate::ip::IpPacket;
+use crate::table::{Kind, Waiting};
+use crate::tcp::time_wait::Met;
+use crate::tcp::{Segment, Syn, segment};
+use crate::tuple::Tuple;
+use crate::types::{Callbacks, CloseReason, FlowState, Instant};
+
+impl Engine {
+    pub(super) fn receive(
+        &mut self,
+        bytes: &[u8],
+        verify: bool,
+        callbacks: &mut dyn Callbacks,
+    ) -> Result<(), DropReason> {
+        let packet = IpPacket::parse(bytes, verify)?;
+        match packet.protocol {
+            IpProtocol::Tcp => {
+                self.receive_tcp(&packet, &Segment::parse(&packet, verify)?, callbacks)
+            }
+            IpProtocol::Udp => {
+                let udp = Udp::parse(&packet, verify)?;
+                self.receive_datagram(&packet, &udp.tuple, udp.data, callbacks)
+            }
+            IpProtocol::Icmp if packet.src.is_ipv4() => {
+                self.receive_icmp(&packet, verify, callbacks)
+            }
+            IpProtocol::Icmpv6 if packet.src.is_ipv6() => {
+                self.receive_icmp(&packet, verify, callbacks)
+            }
+            _ => Err(DropReason::UnsupportedProtocol),
+        }
+    }
+
+    fn receive_tcp(
+        &mut self,
+        packet: &IpPacket<'_>,
+        segment: &Segment<'_>,
+        callbacks: &mut dyn Callbacks,
+    ) -> Result<(), DropReason> {
+        let Some(slot) = self.flows.find(&segment.tuple) else {
+            return self.receive_first_segment(packet, segment, callbacks);
+        };
+        let Some(flow) = self.flows.flow_mut(slot) else {
+            return Err(DropReason::StraySegment);
+        };
+        match &mut flow.kind {
+            Kind::Waiting(waiting) => {
+                let now = self.common.now;
+                match waiting.segment_arrives(now, segment) {
+                    WhileWaiting::Repeated => {
+                        self.common.counters.repeated_syns += 1;
+                        Err(DropReason::Undecided)
+                    }
+                    WhileWaiting::GivenUp => {
+                        self.close(slot, CloseReason::ResetByPeer, callbacks);
+                        Ok(())
+                    }
+                    WhileWaiting::Stray => self.answer_stray(segment, callbacks),
+                }
+            }
+            Kind::Tcp(tcp) if tcp.state() != FlowState::Closed => {
+                tcp.l3_rx(
+                    &mut self.sockets,
+                    &mut self.common.turn(callbacks),
+                    packet,
+                    segment,
+                );
+                self.touch(slot);
+                Ok(())
+            }
+            Kind::Tcp(_) | Kind::Datagram(_) => self.answer_stray(segment, callbacks),
+        }
+    }
+
+    fn receive_first_segment(
+        &mut self,
+        packet: &IpPacket<'_>,
+        segment: &Segment<'_>,
+        callbacks: &mut dyn Callbacks,
+    ) -> Result<(), DropReason> {
+        if self
+            .time_waits
+            .l3_rx(&mut self.common.turn(callbacks), segment)
+            == Met::Record
+        {
+            return Ok(());
+        }
+        if !segment.is_open() {
+            return self.answer_stray(segment, callbacks);
+        }
+        self.announce(
+            &segment.tuple,
+            Some(Syn::of(segment)),
+            packet.whole,
+            callbacks,
+        )
+        .map(drop)
+    }
+
+    /// RFC 9293 3.10.7.1: a segment of no connection is answered with RST, and
+    /// costs no state.
+    fn answer_stray(
+        &mut self,
+        segment: &Segment<'_>,
+        callbacks: &mut dyn Callbacks,
+    ) -> Result<(), DropReason> {
+        if segment.rst {
+            return Err(DropReason::StraySegment);
+        }
+        // A SYN that also finishes is no SYN of anybody (RFC 9293 3.10.7.2: "any
+        // other control or data-bearing segment … is discarded").
+        if segment.syn && segment.ack.is_none() && segment.fin {
+            return Err(DropReason::Malformed);
+        }
+        if self.may_reply_to_stranger(callbacks) {
+            segment::send_reset(&mut self.common.turn(callbacks), segment);
+        }
+        Err(DropReason::StraySegment)
+    }
+
+    /// Whether a packet of no flow may be answered, and there is room to.
+    pub(super) fn may_reply_to_stranger(&mut self, callbacks: &mut dyn Callbacks) -> bool {
+        if !self.stray_replies.allow(self.common.now) {
+            self.common.counters.replies_limited += 1;
+            return false;
+        }
+        self.common.turn(callbacks).make_room_for_reply()
+    }
+
+    fn receive_datagram(
+        &mut self,
+        packet: &IpPacket<'_>,
+        tuple: &Tuple,
+        data: &[u8],
+        callbacks: &mut dyn Callbacks,
+    ) -> Result<(), DropReason> {
+        let slot = match self.flows.find(tuple) {
+            Some(slot) => slot,
+            None => self.announce(tuple, None, packet.whole, callbacks)?,
+        };
+        let id = self.flows.id_of(slot);
+        let Some(flow) = self.flows.flow_mut(slot) else {
+            return Err(DropReason::Dropped);
+        };
+        match &mut flow.kind {
+            Kind::Waiting(waiting) => {
+                waiting.heard = self.common.now;
+                Err(DropReason::Undecided)
+            }
+            Kind::Datagram(datagram) => datagram.l3_rx(id, &mut self.common.turn(callbacks), data),
+            Kind::Tcp(_) => Err(DropReason::UnsupportedProtocol),
+        }
+    }
+
+    fn receive_icmp(
+        &mut self,
+        packet: &IpPacket<'_>,
+        verify: bool,
+        callbacks: &mut dyn Callbacks,
+    ) -> Result<(), DropReason> {
+        match Message::parse(packet, verify)? {
+            Message::EchoRequest { tuple, body } => match self.common.config.icmp_echo {
+                IcmpEchoPolicy::Answer => {
+                    let mut turn = self.common.turn(callbacks);
+                    if !icmp::echo_reply_fits(&turn, &tuple, body) {
+                        turn.counters.replies_lost += 1;
+                    } else if turn.make_room_for_reply() {
+                        icmp::send_echo_reply(&mut turn, &tuple, body);
+                    }
+                    Ok(())
+                }
+                IcmpEchoPolicy::Drop => Err(DropReason::EchoPolicy),
+                IcmpEchoPolicy::Deliver => self.receive_datagram(packet, &tuple, body, callbacks),
+            },
+            Message::Unreachable { tuple, seq, reason } => {
+                let slot = self.flows.find(&tuple).ok_or(DropReason::IcmpIgnored)?;
+                let Some(flow) = self.flows.flow_mut(slot) else {
+                    return Err(DropReason::IcmpIgnored);
+                };
+                match &mut flow.kind {
+                    Kind::Datagram(_) => {
+                        self.close(slot, CloseReason::Unreachable(reason), callbacks)
+                    }
+                    Kind::Tcp(tcp) => {
+                        if !tcp.unreachable(seq, reason) {
+                            return Err(DropReason::IcmpIgnored);
+                        }
+                        self.touch(slot);
+                    }
+                    Kind::Waiting(_) => return Err(DropReason::IcmpIgnored),
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What a segment means to a flow that awaits its verdict.
+enum WhileWaiting {
+    /// The peer still waits.
+    Repeated,
+    /// The peer wants no more.
+    GivenUp,
+    /// It belongs to no connection.
+    Stray,
+}
+
+impl Waiting {
+    fn segment_arrives(&mut self, now: Instant, segment: &Segment<'_>) -> WhileWaiting {
+        if segment.is_open() {
+            self.heard = now;
+            // Another sequence number is another try of the peer's.
+            self.syn = Some(Syn::of(segment));
+            return WhileWaiting::Repeated;
+        }
+        match self.syn {
+            // RFC 9293 3.10.7.4 in SYN-RECEIVED: the RST that is next in line.
+            Some(syn) if segment.rst && segment.seq == syn.seq + 1 => WhileWaiting::GivenUp,
+            _ => WhileWaiting::Stray,
+        }
+    }
+}

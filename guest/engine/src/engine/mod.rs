@@ -1,0 +1,487 @@
+//! The verbs: every call of an embedder begins and ends here.
+
+mod flows;
+mod l3_rx;
+mod l4_tx;
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::mem;
+use core::net::SocketAddr;
+
+use crate::config::{Config, OutOfBounds};
+use crate::counters::CounterSnapshot;
+use crate::deadlines::{Deadlines, Due};
+use crate::egress::Egress;
+use crate::limit::RateLimit;
+use crate::siphash::Key;
+use crate::table::{Flow, FlowTable, Kind};
+use crate::tcp::time_wait::TimeWaits;
+use crate::tcp::{Settled, Sockets};
+use crate::turn::Common;
+use crate::types::{
+    BatchError, Callbacks, Checksum, CloseReason, FiveTuple, FlowError, FlowId, FlowOptions,
+    FlowSnapshot, FlowState, Instant, OpenError, Packet, Sent, Timer, Verdict,
+};
+
+/// One engine: one device, one thread. The contract of each call stands in
+/// `wit/engine.wit`.
+///
+/// Every call brings the clock forward, takes its input in, *touches* the flows
+/// concerned, and at its end *settles* each touched flow once: what came is
+/// delivered, what may go is sent, what happened is reported, and the flow's
+/// deadline is noted. On return nothing is pending but deadlines.
+#[derive(Debug)]
+pub struct Engine {
+    common: Common,
+    flows: FlowTable,
+    deadlines: Deadlines,
+    sockets: Sockets,
+    time_waits: TimeWaits,
+    stray_replies: RateLimit,
+    /// Half-open flows by age; those that are not half-open any more, or gone,
+    /// are passed over.
+    half_open: VecDeque<FlowId>,
+    /// Flows to settle before the call ends.
+    touched: Vec<u32>,
+    /// Flows to settle when the device takes packets again.
+    stalled: Vec<u32>,
+}
+
+impl Engine {
+    /// An engine with this configuration.
+    ///
+    /// # Errors
+    ///
+    /// Names the first item outside of its bounds.
+    pub fn new(config: Config) -> Result<Self, OutOfBounds> {
+        config.check()?;
+        let [table_key, sequence_key] = Key::pair(&config.seed);
+        Ok(Self {
+            flows: FlowTable::new(table_key),
+            deadlines: Deadlines::default(),
+            sockets: Sockets::new(&config, sequence_key),
+            time_waits: TimeWaits::new(table_key, config.time_wait, config.max_flows as usize),
+            stray_replies: RateLimit::new(config.max_stray_replies),
+            half_open: VecDeque::new(),
+            touched: Vec::new(),
+            stalled: Vec::new(),
+            common: Common {
+                now: Instant::default(),
+                config,
+                egress: Egress::new(),
+                counters: CounterSnapshot::default(),
+            },
+        })
+    }
+
+    /// Received IP packets, end to end in `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// When the packets' lengths do not add up to the length of the bytes; no
+    /// packet was looked at.
+    pub fn l3_rx(
+        &mut self,
+        now: Instant,
+        bytes: &[u8],
+        packets: &[Packet],
+        callbacks: &mut dyn Callbacks,
+    ) -> Result<Option<Instant>, BatchError> {
+        let total: u64 = packets.iter().map(|packet| u64::from(packet.length)).sum();
+        if total != bytes.len() as u64 {
+            return Err(BatchError::LengthMismatch);
+        }
+        self.begin(now, callbacks);
+        self.common.counters.l3_rx_packets += packets.len() as u64;
+        self.common.counters.l3_rx_bytes += total;
+        let mut rest = bytes;
+        for packet in packets {
+            let (bytes, after) = rest.split_at(packet.length as usize);
+            rest = after;
+            if let Err(reason) = self.receive(bytes, packet.checksum == Checksum::Full, callbacks) {
+                self.common.counters.drop_packet(reason);
+            }
+        }
+        Ok(self.end(callbacks))
+    }
+
+    /// Data to send on a flow.
+    ///
+    /// # Errors
+    ///
+    /// See [`FlowError`]; nothing was taken.
+    pub fn l4_tx(
+        &mut self,
+        now: Instant,
+        flow: FlowId,
+        data: &[u8],
+        callbacks: &mut dyn Callbacks,
+    ) -> Result<Sent, FlowError> {
+        self.begin(now, callbacks);
+        let taken = self.take_data(flow, None, data, callbacks);
+        let deadline = self.end(callbacks);
+        taken.map(|taken| Sent { taken, deadline })
+    }
+
+    /// One UDP datagram from another source address than the flow's.
+    ///
+    /// # Errors
+    ///
+    /// See [`FlowError`]; nothing was taken.
+    pub fn l4_tx_from(
+        &mut self,
+        now: Instant,
+        flow: FlowId,
+        local: SocketAddr,
+        data: &[u8],
+        callbacks: &mut dyn Callbacks,
+    ) -> Result<Sent, FlowError> {
+        self.begin(now, callbacks);
+        let taken = self.take_data(flow, Some(local), data, callbacks);
+        let deadline = self.end(callbacks);
+        taken.map(|taken| Sent { taken, deadline })
+    }
+
+    /// Housekeeping.
+    pub fn l4_poll(&mut self, now: Instant, callbacks: &mut dyn Callbacks) -> Option<Instant> {
+        self.common.counters.l4_polls += 1;
+        self.begin(now, callbacks);
+        while let Some((slot, due)) = self.deadlines.take_due(self.common.now) {
+            if let Some(flow) = self.flows.flow_mut(slot) {
+                flow.armed.take(due);
+            }
+            self.touch(slot);
+        }
+        self.end(callbacks)
+    }
+
+    /// The verdict on a flow that waits for it.
+    ///
+    /// # Errors
+    ///
+    /// See [`FlowError`]; nothing changed.
+    pub fn flow_verdict(
+        &mut self,
+        now: Instant,
+        flow: FlowId,
+        verdict: Verdict,
+        callbacks: &mut dyn Callbacks,
+    ) -> Result<Option<Instant>, FlowError> {
+        self.begin(now, callbacks);
+        let decided = self.decide(flow, verdict, callbacks);
+        let deadline = self.end(callbacks);
+        decided.map(|()| deadline)
+    }
+
+    /// The host takes data of this flow again.
+    ///
+    /// # Errors
+    ///
+    /// See [`FlowError`]; nothing changed.
+    pub fn flow_resume(
+        &mut self,
+        now: Instant,
+        flow: FlowId,
+        callbacks: &mut dyn Callbacks,
+    ) -> Result<Option<Instant>, FlowError> {
+        self.begin(now, callbacks);
+        let resumed = self.decided(flow).map(|slot| {
+            if let Some(Flow {
+                kind: Kind::Tcp(tcp),
+                ..
+            }) = self.flows.flow_mut(slot)
+            {
+                tcp.resume();
+                self.touch(slot);
+            }
+        });
+        let deadline = self.end(callbacks);
+        resumed.map(|()| deadline)
+    }
+
+    /// The local side has sent all.
+    ///
+    /// # Errors
+    ///
+    /// See [`FlowError`]; nothing changed.
+    pub fn flow_finish(
+        &mut self,
+        now: Instant,
+        flow: FlowId,
+        callbacks: &mut dyn Callbacks,
+    ) -> Result<Option<Instant>, FlowError> {
+        self.begin(now, callbacks);
+        let finished = self
+            .decided(flow)
+            .and_then(|slot| match self.flows.flow_mut(slot) {
+                Some(Flow {
+                    kind: Kind::Tcp(tcp),
+                    ..
+                }) => {
+                    tcp.finish()?;
+                    self.touch(slot);
+                    Ok(())
+                }
+                _ => {
+                    self.close(slot, CloseReason::Aborted, callbacks);
+                    Ok(())
+                }
+            });
+        let deadline = self.end(callbacks);
+        finished.map(|()| deadline)
+    }
+
+    /// Ends a flow at once.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such flow.
+    pub fn flow_abort(
+        &mut self,
+        now: Instant,
+        flow: FlowId,
+        callbacks: &mut dyn Callbacks,
+    ) -> Result<Option<Instant>, FlowError> {
+        self.begin(now, callbacks);
+        let aborted = self
+            .flows
+            .slot_of(flow)
+            .ok_or(FlowError::UnknownFlow)
+            .map(|slot| {
+                if let Some(Flow {
+                    kind: Kind::Tcp(tcp),
+                    ..
+                }) = self.flows.flow_mut(slot)
+                {
+                    tcp.abort(&mut self.sockets, &mut self.common.turn(callbacks));
+                }
+                self.close(slot, CloseReason::Aborted, callbacks);
+            });
+        let deadline = self.end(callbacks);
+        aborted.map(|()| deadline)
+    }
+
+    /// Opens a flow from any local to any peer address.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`]; nothing changed.
+    pub fn flow_open(
+        &mut self,
+        now: Instant,
+        tuple: &FiveTuple,
+        options: FlowOptions,
+        callbacks: &mut dyn Callbacks,
+    ) -> Result<(FlowId, Option<Instant>), OpenError> {
+        self.begin(now, callbacks);
+        let opened = self.open(&tuple.into(), tuple, &options, callbacks);
+        let deadline = self.end(callbacks);
+        opened.map(|flow| (flow, deadline))
+    }
+
+    /// A snapshot of one flow.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such flow.
+    pub fn flow_info(&self, flow: FlowId) -> Result<FlowSnapshot, FlowError> {
+        let slot = self.flows.slot_of(flow).ok_or(FlowError::UnknownFlow)?;
+        let flow = self.flows.flow(slot).ok_or(FlowError::UnknownFlow)?;
+        Ok(snapshot(flow))
+    }
+
+    /// The ids of all flows, in the order of their slots.
+    #[must_use]
+    pub fn flows(&self) -> Vec<FlowId> {
+        self.flows.ids().collect()
+    }
+
+    /// The totals.
+    #[must_use]
+    pub fn counters(&self) -> CounterSnapshot {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let mut counters = self.common.counters;
+        counters.flows = count(self.flows.len());
+        counters.time_wait = count(self.time_waits.len());
+        counters.memory_bytes += self.time_waits.memory();
+        counters
+    }
+}
+
+/// The frame of every call.
+impl Engine {
+    fn begin(&mut self, now: Instant, callbacks: &mut dyn Callbacks) {
+        if now < self.common.now {
+            self.common.counters.time_went_back += 1;
+        }
+        self.common.now = self.common.now.max(now);
+        self.time_waits.expire(self.common.now);
+        if self.common.egress.is_refused() {
+            self.flush(callbacks);
+        }
+        self.touch_stalled();
+    }
+
+    fn end(&mut self, callbacks: &mut dyn Callbacks) -> Option<Instant> {
+        loop {
+            self.settle_touched(callbacks);
+            // What was refused in this call is offered again in the next.
+            if !self.common.egress.is_refused() {
+                self.flush(callbacks);
+            }
+            if self.common.egress.is_refused() || self.stalled.is_empty() {
+                break;
+            }
+            self.touch_stalled();
+        }
+        match (self.deadlines.next(), self.time_waits.deadline()) {
+            (Some(flow), Some(record)) => Some(flow.min(record)),
+            (flow, record) => flow.or(record),
+        }
+    }
+
+    fn flush(&mut self, callbacks: &mut dyn Callbacks) {
+        self.common
+            .egress
+            .flush(callbacks, &mut self.common.counters);
+    }
+
+    fn touch(&mut self, slot: u32) {
+        if let Some(flow) = self.flows.flow_mut(slot)
+            && !mem::replace(&mut flow.touched, true)
+        {
+            self.touched.push(slot);
+        }
+    }
+
+    fn stall(&mut self, slot: u32) {
+        if let Some(flow) = self.flows.flow_mut(slot)
+            && !mem::replace(&mut flow.stalled, true)
+        {
+            self.stalled.push(slot);
+        }
+    }
+
+    fn touch_stalled(&mut self) {
+        if self.common.egress.is_refused() {
+            return;
+        }
+        for slot in mem::take(&mut self.stalled) {
+            if let Some(flow) = self.flows.flow_mut(slot) {
+                flow.stalled = false;
+            }
+            self.touch(slot);
+        }
+    }
+
+    fn settle_touched(&mut self, callbacks: &mut dyn Callbacks) {
+        let mut touched = mem::take(&mut self.touched);
+        for slot in touched.drain(..) {
+            self.settle(slot, callbacks);
+        }
+        // Settling touches nothing, so the list is still empty; its memory stays.
+        self.touched = touched;
+    }
+
+    fn settle(&mut self, slot: u32, callbacks: &mut dyn Callbacks) {
+        let id = self.flows.id_of(slot);
+        let Some(flow) = self.flows.flow_mut(slot) else {
+            return;
+        };
+        flow.touched = false;
+        match &mut flow.kind {
+            Kind::Waiting(waiting) => {
+                let at = waiting.heard + self.common.config.verdict_timeout;
+                self.arm_or_close(slot, at, Timer::Verdict, callbacks);
+            }
+            Kind::Datagram(datagram) => {
+                datagram.settle(id, &mut self.common.turn(callbacks));
+                let at = datagram.deadline();
+                self.arm_or_close(slot, at, Timer::Idle, callbacks);
+            }
+            Kind::Tcp(tcp) => {
+                let settled = tcp.settle(id, &mut self.sockets, &mut self.common.turn(callbacks));
+                if !tcp.is_half_open() {
+                    self.leave_half_open(slot);
+                }
+                match settled {
+                    Settled::Alive { transmit, limit } => {
+                        self.arm(slot, Due::Limit, limit);
+                        if let Some(at) = transmit {
+                            self.arm(slot, Due::Transmit, at);
+                        }
+                    }
+                    Settled::Stalled { limit } => {
+                        self.arm(slot, Due::Limit, limit);
+                        self.stall(slot);
+                    }
+                    Settled::Over(reason, record) => {
+                        if let (Some(record), Some(flow)) = (record, self.flows.flow(slot)) {
+                            self.time_waits.insert(self.common.now, flow.tuple, record);
+                        }
+                        self.close(slot, reason, callbacks);
+                    }
+                }
+            }
+        }
+    }
+
+    fn arm(&mut self, slot: u32, due: Due, at: Instant) {
+        if let Some(flow) = self.flows.flow_mut(slot) {
+            self.deadlines.arm(slot, &mut flow.armed, due, at);
+        }
+    }
+
+    fn arm_or_close(
+        &mut self,
+        slot: u32,
+        at: Instant,
+        timer: Timer,
+        callbacks: &mut dyn Callbacks,
+    ) {
+        if at <= self.common.now {
+            self.close(slot, CloseReason::TimedOut(timer), callbacks);
+        } else {
+            self.arm(slot, Due::Limit, at);
+        }
+    }
+}
+
+fn snapshot(flow: &Flow) -> FlowSnapshot {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let mut snapshot = FlowSnapshot {
+        tuple: (&flow.tuple).into(),
+        state: FlowState::Waiting,
+        opened: flow.opened,
+        bytes_received: 0,
+        bytes_sent: 0,
+        receive_queue: 0,
+        send_queue: 0,
+        receive_window: 0,
+        send_window: 0,
+        round_trip_time: None,
+        retransmits: 0,
+    };
+    match &flow.kind {
+        Kind::Waiting(_) => {}
+        Kind::Datagram(datagram) => {
+            snapshot.state = FlowState::Datagram;
+            snapshot.bytes_received = datagram.bytes_received;
+            snapshot.bytes_sent = datagram.bytes_sent;
+        }
+        Kind::Tcp(tcp) => {
+            let tcp = tcp.snapshot();
+            snapshot.state = tcp.state;
+            snapshot.bytes_received = tcp.bytes_received;
+            snapshot.bytes_sent = tcp.bytes_sent;
+            snapshot.receive_queue = count(tcp.receive_queue);
+            snapshot.send_queue = count(tcp.send_queue);
+            snapshot.receive_window = tcp.receive_window;
+            snapshot.send_window = tcp.send_window;
+            snapshot.round_trip_time = tcp.round_trip_time;
+            snapshot.retransmits = tcp.retransmits;
+        }
+    }
+    snapshot
+}

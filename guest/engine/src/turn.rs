@@ -1,0 +1,54 @@
+//! One call of an export: what every part of the engine works with meanwhile.
+
+use crate::config::Config;
+use crate::counters::CounterSnapshot;
+use crate::egress::Egress;
+use crate::types::{Callbacks, Instant};
+
+/// What every part of the engine shares between calls.
+#[derive(Debug)]
+pub(crate) struct Common {
+    /// The latest instant seen.
+    pub(crate) now: Instant,
+    pub(crate) config: Config,
+    pub(crate) egress: Egress,
+    pub(crate) counters: CounterSnapshot,
+}
+
+impl Common {
+    /// The surroundings of a call that goes on.
+    pub(crate) fn turn<'a>(&'a mut self, callbacks: &'a mut dyn Callbacks) -> Turn<'a> {
+        Turn {
+            now: self.now,
+            config: &self.config,
+            egress: &mut self.egress,
+            counters: &mut self.counters,
+            callbacks,
+        }
+    }
+}
+
+/// The surroundings of one call.
+pub(crate) struct Turn<'a> {
+    pub(crate) now: Instant,
+    pub(crate) config: &'a Config,
+    pub(crate) egress: &'a mut Egress,
+    pub(crate) counters: &'a mut CounterSnapshot,
+    pub(crate) callbacks: &'a mut dyn Callbacks,
+}
+
+impl Turn<'_> {
+    /// Whether a packet may be begun.
+    pub(crate) fn make_room(&mut self) -> bool {
+        self.egress.make_room(self.callbacks, self.counters)
+    }
+
+    /// As `make_room`, for a reply that is given up when there is none.
+    pub(crate) fn make_room_for_reply(&mut self) -> bool {
+        let room = self.make_room();
+        if !room {
+            self.counters.replies_lost += 1;
+        }
+        room
+    }
+}
