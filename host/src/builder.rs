@@ -1,0 +1,293 @@
+//! What an embedder can set before an engine exists.
+
+use std::time::Duration;
+
+use wasmtime::StoreLimitsBuilder;
+
+use crate::bindings::l3l4::engine::types::Configuration;
+use crate::callbacks::Callbacks;
+use crate::component::Component;
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::instance::{CallTime, Recipe};
+use crate::link::link;
+use crate::seed::Seeds;
+use crate::ticker::Ticker;
+use crate::types::{IcmpEchoPolicy, nanoseconds};
+
+/// What an embedder can set before an engine exists. What is not set keeps its
+/// default. Numbers are checked by [`build`](Self::build), against the bounds that
+/// stand at each option.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Builder {
+    component: Component,
+    seed: Option<[u8; 32]>,
+    guest_memory_limit: Option<usize>,
+    call_time_limit: Option<Duration>,
+    configuration: Configuration,
+}
+
+/// The default of `memory_limit` (`wit/types.wit`).
+const DEFAULT_MEMORY_LIMIT: u64 = 256 << 20;
+/// The default of `tcp_send_buffer` (`wit/types.wit`).
+const DEFAULT_SEND_BUFFER: u32 = 65_535;
+/// What a 32-bit guest can address.
+const GUEST_ADDRESS_SPACE: u64 = 4 << 30;
+/// A guest's tables hold its functions: some hundreds.
+const MOST_TABLE_ELEMENTS: usize = 16_384;
+/// A guest is the engine's module and two small ones that wit-component adds,
+/// with one memory and two tables among them.
+const MOST_INSTANCES: usize = 16;
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        Self {
+            component: Component::embedded(),
+            seed: None,
+            guest_memory_limit: None,
+            call_time_limit: None,
+            configuration: Configuration {
+                seed: (0, 0, 0, 0),
+                mtu: None,
+                max_flows: None,
+                max_half_open: None,
+                memory_limit: None,
+                tcp_receive_buffer: None,
+                tcp_send_buffer: None,
+                verdict_timeout: None,
+                handshake_timeout: None,
+                tcp_idle_timeout: None,
+                user_timeout: None,
+                fin_wait_timeout: None,
+                time_wait: None,
+                udp_idle_timeout: None,
+                icmp_idle_timeout: None,
+                icmp_echo: None,
+                max_stray_replies: None,
+            },
+        }
+    }
+
+    /// Another component than [`Component::embedded`].
+    pub fn component(mut self, component: &Component) -> Self {
+        self.component = component.clone();
+        self
+    }
+
+    /// 32 bytes that key the initial sequence numbers, the flow table and the flow
+    /// ids. They must come from a cryptographic source and never be used twice,
+    /// but where a run is to be repeated exactly. By default they come from the
+    /// operating system.
+    pub fn seed(mut self, seed: [u8; 32]) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Most bytes of memory that the guest gets, whatever it asks for. A guest
+    /// that needs more traps ([`Error::Trap`]). By default twice
+    /// [`memory_limit`](Self::memory_limit) and 64 MiB: the engine keeps its
+    /// own limit, and the allocator's holes, one batch and the flow table's growth
+    /// come on top. That is 576 MiB when nothing is set, and never above 4 GiB.
+    pub fn guest_memory_limit(mut self, bytes: usize) -> Self {
+        self.guest_memory_limit = Some(bytes);
+        self
+    }
+
+    /// Longest time that one call may take, for components that are not trusted to
+    /// return. A guest that computes longer traps ([`Error::Trap`]), up to 10 ms
+    /// late; time in callbacks counts. Off by default: the guest then runs 15 to
+    /// 20 % slower, is compiled once more, and a thread measures the time.
+    pub fn call_time_limit(mut self, limit: Duration) -> Self {
+        self.call_time_limit = Some(limit);
+        self
+    }
+
+    /// Largest IP packet to emit, in bytes. 1,280 (RFC 8200 5) to 65,535, default
+    /// 1,500.
+    pub fn mtu(mut self, bytes: u32) -> Self {
+        self.configuration.mtu = Some(bytes);
+        self
+    }
+
+    /// Most flows at once, waiting ones included. 1 to 1,048,576, default 65,536.
+    /// At the bound a new flow is dropped in silence and counted.
+    pub fn max_flows(mut self, flows: u32) -> Self {
+        self.configuration.max_flows = Some(flows);
+        self
+    }
+
+    /// Most half-open flows (awaiting the verdict or in the handshake) among them.
+    /// 1 to 1,048,576, default 4,096. At the bound the oldest is evicted in
+    /// silence, reported and counted.
+    pub fn max_half_open(mut self, flows: u32) -> Self {
+        self.configuration.max_half_open = Some(flows);
+        self
+    }
+
+    /// Most bytes for the buffers and records of flows. 1 MiB to 3 GiB, default
+    /// 256 MiB. At the bound a flow that was accepted ends with
+    /// [`CloseReason::OutOfMemory`](crate::CloseReason::OutOfMemory).
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.configuration.memory_limit = Some(bytes);
+        self
+    }
+
+    /// Both buffers of a TCP flow: [`tcp_receive_buffer`](Self::tcp_receive_buffer)
+    /// and [`tcp_send_buffer`](Self::tcp_send_buffer).
+    pub fn tcp_buffer_size(self, bytes: u32) -> Self {
+        self.tcp_receive_buffer(bytes).tcp_send_buffer(bytes)
+    }
+
+    /// Receive buffer of a TCP flow in bytes: the largest window offered. 2,048 to
+    /// 65,535, default 65,535.
+    pub fn tcp_receive_buffer(mut self, bytes: u32) -> Self {
+        self.configuration.tcp_receive_buffer = Some(bytes);
+        self
+    }
+
+    /// Send buffer of a TCP flow in bytes. 2,048 to 1,048,576, default 65,535.
+    pub fn tcp_send_buffer(mut self, bytes: u32) -> Self {
+        self.configuration.tcp_send_buffer = Some(bytes);
+        self
+    }
+
+    /// How long a flow may wait for its verdict after the peer's last packet.
+    /// 100 ms to 7 days, default 75 s.
+    pub fn verdict_timeout(mut self, timeout: Duration) -> Self {
+        self.configuration.verdict_timeout = Some(nanoseconds(timeout));
+        self
+    }
+
+    /// From our first SYN or SYN-ACK until the connection is established. 100 ms
+    /// to 7 days, default 63 s.
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.configuration.handshake_timeout = Some(nanoseconds(timeout));
+        self
+    }
+
+    /// A TCP flow on which no segment came and no data was sent. 100 ms to 7 days,
+    /// default 7,440 s (RFC 5382 REQ-5).
+    pub fn tcp_idle_timeout(mut self, timeout: Duration) -> Self {
+        self.configuration.tcp_idle_timeout = Some(nanoseconds(timeout));
+        self
+    }
+
+    /// Both timeouts of a TCP flow of which one side is not open:
+    /// [`handshake_timeout`](Self::handshake_timeout) and
+    /// [`fin_wait_timeout`](Self::fin_wait_timeout).
+    pub fn tcp_halfopen_idle_timeout(self, timeout: Duration) -> Self {
+        self.handshake_timeout(timeout).fin_wait_timeout(timeout)
+    }
+
+    /// Data or FIN outstanding and no segment from the peer. 100 ms to 7 days,
+    /// default 120 s (RFC 9293 3.8.3).
+    pub fn user_timeout(mut self, timeout: Duration) -> Self {
+        self.configuration.user_timeout = Some(nanoseconds(timeout));
+        self
+    }
+
+    /// We sent FIN, it was acknowledged, and no segment came. 100 ms to 7 days,
+    /// default 60 s.
+    pub fn fin_wait_timeout(mut self, timeout: Duration) -> Self {
+        self.configuration.fin_wait_timeout = Some(nanoseconds(timeout));
+        self
+    }
+
+    /// How long a closed connection's tuple is remembered (RFC 9293 3.6.1). 100 ms
+    /// to 7 days, default 60 s.
+    pub fn time_wait(mut self, timeout: Duration) -> Self {
+        self.configuration.time_wait = Some(nanoseconds(timeout));
+        self
+    }
+
+    /// A UDP flow without a datagram either way. 100 ms to 7 days, default 300 s
+    /// (RFC 4787 REQ-5).
+    pub fn udp_idle_timeout(mut self, timeout: Duration) -> Self {
+        self.configuration.udp_idle_timeout = Some(nanoseconds(timeout));
+        self
+    }
+
+    /// An ICMP echo flow without a message either way. 100 ms to 7 days, default
+    /// 60 s (RFC 5508 REQ-1).
+    pub fn icmp_idle_timeout(mut self, timeout: Duration) -> Self {
+        self.configuration.icmp_idle_timeout = Some(nanoseconds(timeout));
+        self
+    }
+
+    /// What is done with ICMP echo requests. By default they are answered.
+    pub fn icmp_echo(mut self, policy: IcmpEchoPolicy) -> Self {
+        self.configuration.icmp_echo = Some(policy);
+        self
+    }
+
+    /// Most answers a second to packets that belong to no flow (RFC 4443 2.4(f)).
+    /// 0 to 1,000,000, default 1,000.
+    pub fn max_stray_replies(mut self, replies_per_second: u32) -> Self {
+        self.configuration.max_stray_replies = Some(replies_per_second);
+        self
+    }
+
+    /// Makes the engine. The first in a process compiles the component.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Configure`] when a number is outside of its bounds;
+    /// [`Error::Component`] and [`Error::Start`] when the component is not of the
+    /// contract or does not start; [`Error::System`] when there is no random seed
+    /// or no thread to be had.
+    pub fn build<C: Callbacks>(self, callbacks: C) -> Result<Engine<C>, Error> {
+        let memory = self.guest_memory();
+        let (code, call_time) = match self.call_time_limit {
+            None => (self.component.plain()?, None),
+            Some(limit) => {
+                let (code, ticker) = self.component.interruptible()?;
+                let ticks = Ticker::ticks(limit);
+                (
+                    code,
+                    Some(CallTime {
+                        ticks,
+                        _ticker: ticker,
+                    }),
+                )
+            }
+        };
+        let limits = StoreLimitsBuilder::new()
+            .memory_size(memory)
+            .table_elements(MOST_TABLE_ELEMENTS)
+            .instances(MOST_INSTANCES)
+            .tables(MOST_INSTANCES)
+            .memories(MOST_INSTANCES)
+            .build();
+        let linked = link(&code).map_err(|error| Error::Component(error.into()))?;
+        let send_buffer = self
+            .configuration
+            .tcp_send_buffer
+            .unwrap_or(DEFAULT_SEND_BUFFER);
+        let seeds = match self.seed {
+            None => Seeds::System,
+            Some(seed) => Seeds::Given { seed, instances: 0 },
+        };
+        let recipe = Recipe {
+            linked,
+            configuration: self.configuration,
+            seeds,
+            limits,
+            call_time,
+        };
+        Engine::start(recipe, callbacks, send_buffer)
+    }
+
+    /// The guest's memory limit in bytes.
+    fn guest_memory(&self) -> usize {
+        let default = || {
+            let flows = self
+                .configuration
+                .memory_limit
+                .unwrap_or(DEFAULT_MEMORY_LIMIT);
+            let twice = flows.saturating_mul(2).saturating_add(64 << 20);
+            usize::try_from(twice.min(GUEST_ADDRESS_SPACE)).unwrap_or(usize::MAX)
+        };
+        self.guest_memory_limit.unwrap_or_else(default)
+    }
+}

@@ -1,0 +1,130 @@
+//! What the command line can say.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, builder::RangedU64ValueParser};
+use l3l4_host::tun::Cidr;
+use tracing::level_filters::LevelFilter;
+
+/// Packet in, data out; data in, packet out: a TCP/IP engine as a WebAssembly
+/// component, and a host to run it.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXAMPLES, verbatim_doc_comment)]
+pub(crate) struct Args {
+    /// Log more or less: off, error, warn, info, debug, trace (or set L3L4_LOG).
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub(crate) log: Option<LevelFilter>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  l3l4 demo                                    see it work, without root
+  sudo l3l4 echo --tun l3l4 --address 10.9.0.1/24 -v
+  nc 10.9.0.77 4242                            … and in another terminal
+  l3l4 component --output l3l4.wasm            for a host of your own
+
+Exit status:
+  0  all went well (demo: every byte came back)
+  1  something did not, and the message says what
+  2  the command line cannot be understood";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Demo(DemoArgs),
+    Echo(EchoArgs),
+    Component(ComponentArgs),
+}
+
+/// Send real traffic through the engine and check every byte of what comes back.
+///
+/// Makes a network of its own that nobody else sees (a user and a network
+/// namespace: no root needed), with a TUN device, the engine and an echo
+/// application behind it. Then the kernel's own TCP, UDP and ping talk to it, over
+/// IPv4 and IPv6. Where the system gives no namespace or no TUN device, it says
+/// why and runs the same job with a client stack in memory.
+#[derive(Debug, clap::Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  l3l4 demo                          the whole job, about 64 MiB each way and family
+  l3l4 demo --size 1024 --mtu 1500   a gibibyte in packets of Ethernet's size
+  l3l4 demo --json | jq .ok          for a program
+
+Exit status:
+  0  every byte came back as it was sent
+  1  something did not; the table's reasons say what"
+)]
+pub(crate) struct DemoArgs {
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Bytes of the longest packet.
+    #[arg(long, value_name = "BYTES", default_value_t = 65_535, value_parser = clap::value_parser!(u16).range(1280..))]
+    pub(crate) mtu: u16,
+    /// Size of the largest transfer.
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = RangedU64ValueParser::<u32>::new().range(1..=65_536))]
+    pub(crate) size: u32,
+    /// Use the client stack in memory at once, no namespace and no TUN device.
+    #[arg(long)]
+    pub(crate) in_memory: bool,
+}
+
+/// Echo every TCP and UDP flow that enters a TUN device, until interrupted.
+///
+/// The kernel keeps the address given and routes the others of its network here:
+/// with 10.9.0.1/24 every one of 10.9.0.2 to 10.9.0.254 answers, on every port,
+/// and to ping. Making the device takes CAP_NET_ADMIN.
+#[derive(Debug, clap::Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  sudo l3l4 echo --tun l3l4 --address 10.9.0.1/24 --address fd00:9::1/64 -v
+  nc 10.9.0.77 4242                  … and in another terminal
+  ping fd00:9::abcd
+
+  Without root, in a network of your own:
+  unshare -Urn sh -c 'l3l4 echo --tun l3l4 --address 10.9.0.1/24 & sleep 1; ping -c 3 10.9.0.2; kill $!'
+
+Exit status:
+  0  interrupted by SIGINT or SIGTERM
+  1  the device or the engine failed"
+)]
+pub(crate) struct EchoArgs {
+    /// Name of the TUN interface.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tun: String,
+    /// The kernel's address and the network around it; again for the other family.
+    #[arg(long = "address", value_name = "CIDR", required = true)]
+    pub(crate) addresses: Vec<Cidr>,
+    /// Bytes of the longest packet.
+    #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u16).range(68..))]
+    pub(crate) mtu: u16,
+    /// Print flows as they come and go.
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// Print flows (with -v) and totals as JSON, one object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Write the engine, the WebAssembly component that is embedded in this program.
+///
+/// Its world is l3l4:engine/l3l4@0.1.0; it imports nothing but that world's own
+/// callbacks.
+#[derive(Debug, clap::Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  l3l4 component                             writes l3l4.wasm
+  l3l4 component --output - | sha256sum"
+)]
+pub(crate) struct ComponentArgs {
+    /// The file to write; - is standard output.
+    #[arg(short, long, value_name = "FILE", default_value = "l3l4.wasm")]
+    pub(crate) output: PathBuf,
+}

@@ -1,0 +1,53 @@
+//! The edge of the program: arguments in, exit status out.
+
+mod args;
+mod component;
+mod demo;
+mod echo;
+mod logging;
+mod progress;
+mod totals;
+mod units;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command};
+
+/// Runs what the command line asks for. `Ok(false)`: it ran, and the result is bad.
+pub(crate) fn main() -> ExitCode {
+    let args = Args::parse();
+    logging::start(args.log);
+    let result = match &args.command {
+        Command::Demo(options) => demo::run(options),
+        Command::Echo(options) => echo::run(options),
+        Command::Component(options) => component::run(options),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("l3l4: {}", explain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints a line of result. A reader that has gone (`| head`) is not an error.
+fn print(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// The error and its causes in a line. Some errors tell their cause themselves:
+/// it is not said twice.
+fn explain(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}

@@ -1,0 +1,343 @@
+//! The engine: the calls of the contract, on one instance of the component.
+
+use std::fmt;
+use std::mem;
+use std::net::SocketAddr;
+
+use wasmtime::Store;
+
+use crate::batch::Batch;
+use crate::bindings::L3l4;
+use crate::bindings::exports::l3l4::engine::engine::Guest;
+use crate::builder::Builder;
+use crate::callbacks::Callbacks;
+use crate::convert::deadline;
+use crate::error::Error;
+use crate::instance::Recipe;
+use crate::link::State;
+use crate::types::{
+    CloseReason, CounterSnapshot, Event, FiveTuple, FlowId, FlowOptions, FlowSnapshot, Instant,
+    Sent, Verdict,
+};
+
+/// One engine: one instance of the component, one device, one thread at a time.
+///
+/// Every call that does work is given the instant, may call the callbacks, and
+/// leaves nothing to fetch but the deadline that it returns: call
+/// [`l4_poll`](Self::l4_poll) when the last one returned has come (none: nothing
+/// is pending).
+///
+/// # Errors
+///
+/// Beside the refusals that stand at each call, every call can end with
+/// [`Error::Trap`], and with [`Error::Start`] when no new instance could be made
+/// after a trap; the call after tries again.
+pub struct Engine<C: 'static> {
+    recipe: Recipe<C>,
+    store: Store<State<C>>,
+    /// `None` when no new instance could be made after a trap.
+    instance: Option<L3l4>,
+    /// Whether a call is under way: when one starts, a callback of the one before
+    /// has panicked.
+    inside: bool,
+    /// More than any `l4_tx` takes: a longer slice is not copied whole.
+    most_sent: usize,
+}
+
+impl Engine<()> {
+    /// Starts to build an engine.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+}
+
+impl<C: Callbacks> Engine<C> {
+    pub(crate) fn start(
+        mut recipe: Recipe<C>,
+        callbacks: C,
+        send_buffer: u32,
+    ) -> Result<Self, Error> {
+        let mut store = recipe.store(Some(Box::new(callbacks)));
+        let instance = Some(recipe.start(&mut store)?);
+        // A longest datagram has to arrive whole, and a longer one to be refused.
+        let most_sent = (send_buffer as usize).max(1 << 16);
+        Ok(Self {
+            recipe,
+            store,
+            instance,
+            inside: false,
+            most_sent,
+        })
+    }
+
+    /// The callbacks given to [`Builder::build`].
+    pub fn callbacks(&self) -> &C {
+        match &self.store.data().callbacks {
+            Some(callbacks) => callbacks,
+            None => unreachable!("taken out during a callback only"),
+        }
+    }
+
+    /// The callbacks given to [`Builder::build`].
+    pub fn callbacks_mut(&mut self) -> &mut C {
+        match &mut self.store.data_mut().callbacks {
+            Some(callbacks) => callbacks,
+            None => unreachable!("taken out during a callback only"),
+        }
+    }
+
+    /// Ends the engine and every flow with it, silently, and gives the callbacks
+    /// back.
+    pub fn into_callbacks(self) -> C {
+        match self.store.into_data().callbacks {
+            Some(callbacks) => *callbacks,
+            None => unreachable!("taken out during a callback only"),
+        }
+    }
+
+    /// Received IP packets, in order. A packet that cannot be used is counted
+    /// ([`CounterSnapshot::drops`]), never an error.
+    ///
+    /// Calls back: `flow_new`, `l4_rx`, `flow_event`, `l3_tx`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BatchTooLong`] above [`Batch::MAX_BYTES`].
+    pub fn l3_rx(&mut self, now: Instant, batch: &Batch) -> Result<Option<Instant>, Error> {
+        let (bytes, packets) = (batch.bytes(), batch.packets());
+        if batch.footprint() > Batch::MAX_BYTES {
+            return Err(Error::BatchTooLong(batch.footprint()));
+        }
+        self.call(|guest, store| guest.call_l3_rx(store, now.0, bytes, packets))?
+            .map(deadline)
+            .map_err(Error::Batch)
+    }
+
+    /// Data to send on a flow.
+    ///
+    /// TCP: takes as many bytes from the front as the send buffer has room for.
+    /// When it takes fewer, [`Event::Writable`] follows when there is room.
+    ///
+    /// UDP and ICMP echo: one datagram, from the flow's local address, taken whole
+    /// or, while the device takes no packets, not at all.
+    ///
+    /// Calls back: `l3_tx`, `flow_event`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Flow`] when the flow cannot send.
+    pub fn l4_tx(&mut self, now: Instant, flow: FlowId, data: &[u8]) -> Result<Sent, Error> {
+        let data = &data[..data.len().min(self.most_sent)];
+        self.call(|guest, store| guest.call_l4_tx(store, now.0, flow.0, data))?
+            .map(Sent::from)
+            .map_err(Error::Flow)
+    }
+
+    /// As [`l4_tx`](Self::l4_tx) for one UDP datagram, but from the source address
+    /// `local`: the peer hears from whoever answered (full cone, RFC 4787 4.1).
+    ///
+    /// Calls back: `l3_tx`, `flow_event`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Flow`] when the flow cannot send, or not from there.
+    pub fn l4_tx_from(
+        &mut self,
+        now: Instant,
+        flow: FlowId,
+        local: SocketAddr,
+        data: &[u8],
+    ) -> Result<Sent, Error> {
+        let data = &data[..data.len().min(self.most_sent)];
+        self.call(|guest, store| guest.call_l4_tx_from(store, now.0, flow.0, local.into(), data))?
+            .map(Sent::from)
+            .map_err(Error::Flow)
+    }
+
+    /// Housekeeping, when the last deadline returned has come, or when a device
+    /// that had refused packets has room. Calling it early is harmless.
+    ///
+    /// Calls back: `l3_tx`, `l4_rx`, `flow_event`.
+    ///
+    /// # Errors
+    ///
+    /// None of its own.
+    pub fn l4_poll(&mut self, now: Instant) -> Result<Option<Instant>, Error> {
+        self.call(|guest, store| guest.call_l4_poll(store, now.0))
+            .map(deadline)
+    }
+
+    /// The verdict on a flow for which `flow_new` said [`Verdict::Wait`].
+    ///
+    /// Calls back: `l3_tx`, `flow_event`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Flow`] when the flow has ended or has its verdict, or an option is
+    /// outside of its bounds.
+    pub fn flow_verdict(
+        &mut self,
+        now: Instant,
+        flow: FlowId,
+        verdict: Verdict,
+    ) -> Result<Option<Instant>, Error> {
+        self.call(|guest, store| guest.call_flow_verdict(store, now.0, flow.0, verdict.into()))?
+            .map(deadline)
+            .map_err(Error::Flow)
+    }
+
+    /// The application can take data of this flow again: what stayed is offered
+    /// through `l4_rx` at once. Harmless when nothing was held back.
+    ///
+    /// Calls back: `l4_rx`, `l3_tx`, `flow_event`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Flow`] when the flow has ended.
+    pub fn flow_resume(&mut self, now: Instant, flow: FlowId) -> Result<Option<Instant>, Error> {
+        self.call(|guest, store| guest.call_flow_resume(store, now.0, flow.0))?
+            .map(deadline)
+            .map_err(Error::Flow)
+    }
+
+    /// The local side has sent all. TCP: FIN follows the data taken so far;
+    /// receiving goes on. UDP and ICMP echo: the flow ends.
+    ///
+    /// Calls back: `l3_tx`, `flow_event`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Flow`] when the flow has ended or finished before.
+    pub fn flow_finish(&mut self, now: Instant, flow: FlowId) -> Result<Option<Instant>, Error> {
+        self.call(|guest, store| guest.call_flow_finish(store, now.0, flow.0))?
+            .map(deadline)
+            .map_err(Error::Flow)
+    }
+
+    /// Ends the flow at once. TCP: RST; data not yet sent or not yet taken is gone.
+    ///
+    /// Calls back: `l3_tx`, `flow_event`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Flow`] when the flow has ended.
+    pub fn flow_abort(&mut self, now: Instant, flow: FlowId) -> Result<Option<Instant>, Error> {
+        self.call(|guest, store| guest.call_flow_abort(store, now.0, flow.0))?
+            .map(deadline)
+            .map_err(Error::Flow)
+    }
+
+    /// Opens a flow from any local to any peer address. TCP: SYN is sent, and
+    /// [`Event::Established`] or [`Event::Closed`] follows. UDP: it is ready.
+    ///
+    /// Calls back: `l3_tx`, `flow_event`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Open`].
+    pub fn flow_open(
+        &mut self,
+        now: Instant,
+        tuple: &FiveTuple,
+        options: FlowOptions,
+    ) -> Result<(FlowId, Option<Instant>), Error> {
+        let (flow, next) = self
+            .call(|guest, store| guest.call_flow_open(store, now.0, tuple.into(), options.into()))?
+            .map_err(Error::Open)?;
+        let flow = FlowId(flow);
+        tracing::debug!(%flow, ?tuple, "flow_open");
+        self.store.data_mut().live.insert(flow);
+        Ok((flow, deadline(next)))
+    }
+
+    /// A snapshot of one flow.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Flow`] when the flow has ended.
+    pub fn flow_info(&mut self, flow: FlowId) -> Result<FlowSnapshot, Error> {
+        self.call(|guest, store| guest.call_flow_info(store, flow.0))?
+            .map(FlowSnapshot::from)
+            .map_err(Error::Flow)
+    }
+
+    /// The flows that live, in the order of their slots.
+    ///
+    /// # Errors
+    ///
+    /// None of its own.
+    pub fn flows(&mut self) -> Result<Vec<FlowId>, Error> {
+        let flows = self.call(|guest, store| guest.call_flows(store))?;
+        Ok(flows.into_iter().map(FlowId).collect())
+    }
+
+    /// The totals of the current instance.
+    ///
+    /// # Errors
+    ///
+    /// None of its own.
+    pub fn counters(&mut self) -> Result<CounterSnapshot, Error> {
+        self.call(|guest, store| guest.call_counters(store))
+            .map(CounterSnapshot::from)
+    }
+
+    /// One call of an export. The only errors that wasmtime reports here are
+    /// traps, and an instance that trapped cannot be entered again.
+    fn call<R>(
+        &mut self,
+        call: impl FnOnce(&Guest, &mut Store<State<C>>) -> wasmtime::Result<R>,
+    ) -> Result<R, Error> {
+        if mem::replace(&mut self.inside, true) {
+            tracing::error!("a callback panicked and left the guest in the middle of a call");
+            self.replace_instance();
+        }
+        let outcome = self.enter(call);
+        self.inside = false;
+        outcome
+    }
+
+    fn enter<R>(
+        &mut self,
+        call: impl FnOnce(&Guest, &mut Store<State<C>>) -> wasmtime::Result<R>,
+    ) -> Result<R, Error> {
+        let instance = match &self.instance {
+            Some(instance) => instance,
+            None => self.instance.insert(self.recipe.start(&mut self.store)?),
+        };
+        self.recipe.allow_time(&mut self.store);
+        let outcome = call(instance.l3l4_engine_engine(), &mut self.store);
+        outcome.map_err(|trap| {
+            tracing::error!(error = format!("{trap:#}"), "the guest trapped");
+            let flows_lost = self.replace_instance();
+            let source = trap.into();
+            Error::Trap { flows_lost, source }
+        })
+    }
+
+    /// Puts a new instance in the place of one that cannot go on, and tells the
+    /// application that the flows are gone. Returns how many.
+    fn replace_instance(&mut self) -> usize {
+        let state = self.store.data_mut();
+        let lost = mem::take(&mut state.live);
+        let callbacks = state.callbacks.take();
+        self.store = self.recipe.store(callbacks);
+        self.instance = self
+            .recipe
+            .start(&mut self.store)
+            .inspect_err(|error| tracing::error!(%error, "no new instance"))
+            .ok();
+        for &flow in &lost {
+            let closed = Event::Closed(CloseReason::EngineLost);
+            self.callbacks_mut().flow_event(flow, closed);
+        }
+        lost.len()
+    }
+}
+
+impl<C: 'static> fmt::Debug for Engine<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("live_flows", &self.store.data().live.len())
+            .finish_non_exhaustive()
+    }
+}
