@@ -1,0 +1,435 @@
+//! Packets made by hand. A [`Peer`] keeps the sequence numbers of one
+//! conversation, so that a story reads like the exchange:
+//!
+//! ```text
+//! scene.rx(peer.syn().mss(1460));
+//! let syn_ack = scene.tcp();
+//! peer.hear(&syn_ack);
+//! scene.rx(peer.ack());
+//! scene.rx(peer.data(b"hello"));
+//! ```
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use l3l4_engine::{FiveTuple, Protocol};
+
+use crate::wire::{self, ACK, FIN, PSH, RST, SYN, checksum, pseudo_header};
+
+/// Which IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// Both families, for stories that hold for both.
+pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+impl Family {
+    /// The side that the engine speaks for (documentation addresses, RFC 5737
+    /// and RFC 3849).
+    #[must_use]
+    pub fn local(self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.address([192, 0, 2, 1], 0xa), port)
+    }
+
+    /// The host beyond the packets.
+    #[must_use]
+    pub fn peer(self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.address([198, 51, 100, 2], 0xb), port)
+    }
+
+    fn address(self, v4: [u8; 4], v6: u16) -> IpAddr {
+        match self {
+            Self::V4 => Ipv4Addr::from(v4).into(),
+            Self::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, v6).into(),
+        }
+    }
+
+    /// Bytes of the IP header.
+    #[must_use]
+    pub fn ip_header(self) -> usize {
+        match self {
+            Self::V4 => 20,
+            Self::V6 => 40,
+        }
+    }
+}
+
+/// An IP packet around a transport's bytes; the transport's checksum is the
+/// caller's business (see [`seal`]).
+#[must_use]
+pub fn ip(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut packet = match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let total = u16::try_from(20 + payload.len()).expect("fits IPv4");
+            let mut header = vec![0x45, 0];
+            header.extend(total.to_be_bytes());
+            header.extend([0, 0, 0x40, 0, 64, protocol, 0, 0]);
+            header.extend(from.octets());
+            header.extend(to.octets());
+            header
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let length = u16::try_from(payload.len()).expect("fits IPv6");
+            let mut header = vec![0x60, 0, 0, 0];
+            header.extend(length.to_be_bytes());
+            header.extend([protocol, 64]);
+            header.extend(from.octets());
+            header.extend(to.octets());
+            header
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {
+            panic!("{from} and {to} are of two families")
+        }
+    };
+    packet.extend_from_slice(payload);
+    packet
+}
+
+/// Fills in every checksum of a packet, so that a header field changed by hand is
+/// the packet's only fault. What is too short for one, or behind IPv6 extension
+/// headers, stays as it is.
+#[must_use]
+pub fn seal(mut packet: Vec<u8>) -> Vec<u8> {
+    let least = match packet.first() {
+        Some(first) if first >> 4 == 4 => usize::from(first & 15).max(5) * 4,
+        Some(first) if first >> 4 == 6 => 40,
+        Some(_) | None => return packet,
+    };
+    if packet.len() < least {
+        return packet;
+    }
+    let (header, protocol, from, to) = match packet[0] >> 4 {
+        4 => {
+            let header = usize::from(packet[0] & 15) * 4;
+            packet[10..12].fill(0);
+            let sum = checksum(&[&packet[..header]]);
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+            let octets = |at: usize| -> [u8; 4] { packet[at..at + 4].try_into().unwrap() };
+            (
+                header,
+                packet[9],
+                IpAddr::from(octets(12)),
+                IpAddr::from(octets(16)),
+            )
+        }
+        6 => {
+            let octets = |at: usize| -> [u8; 16] { packet[at..at + 16].try_into().unwrap() };
+            (
+                40,
+                packet[6],
+                IpAddr::from(octets(8)),
+                IpAddr::from(octets(24)),
+            )
+        }
+        other => panic!("IP version {other}"),
+    };
+    let at = match protocol {
+        wire::TCP => 16,
+        wire::UDP => 6,
+        wire::ICMP | wire::ICMPV6 => 2,
+        _ => return packet,
+    };
+    let transport = &mut packet[header..];
+    if transport.len() < at + 2 {
+        return packet;
+    }
+    transport[at..at + 2].fill(0);
+    let pseudo = match protocol {
+        wire::ICMP => Vec::new(),
+        _ => pseudo_header(from, to, protocol, transport.len()),
+    };
+    let sum = match (checksum(&[&pseudo, transport]), protocol) {
+        (0, wire::UDP) => 0xffff, // RFC 768: 0 means none
+        (sum, _) => sum,
+    };
+    transport[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    packet
+}
+
+/// A UDP datagram.
+#[must_use]
+pub fn udp(from: SocketAddr, to: SocketAddr, data: &[u8]) -> Vec<u8> {
+    let mut datagram = Vec::new();
+    datagram.extend(from.port().to_be_bytes());
+    datagram.extend(to.port().to_be_bytes());
+    datagram.extend(
+        u16::try_from(8 + data.len())
+            .expect("fits UDP")
+            .to_be_bytes(),
+    );
+    datagram.extend([0, 0]);
+    datagram.extend_from_slice(data);
+    seal(ip(from.ip(), to.ip(), wire::UDP, &datagram))
+}
+
+/// An ICMP or ICMPv6 message, by the family of the addresses.
+#[must_use]
+pub fn icmp(from: IpAddr, to: IpAddr, kind: u8, code: u8, rest: [u8; 4], data: &[u8]) -> Vec<u8> {
+    let mut message = vec![kind, code, 0, 0];
+    message.extend(rest);
+    message.extend_from_slice(data);
+    let protocol = if from.is_ipv4() {
+        wire::ICMP
+    } else {
+        wire::ICMPV6
+    };
+    seal(ip(from, to, protocol, &message))
+}
+
+/// An echo request.
+#[must_use]
+pub fn ping(from: IpAddr, to: IpAddr, identifier: u16, sequence: u16, data: &[u8]) -> Vec<u8> {
+    let mut rest = [0; 4];
+    rest[..2].copy_from_slice(&identifier.to_be_bytes());
+    rest[2..].copy_from_slice(&sequence.to_be_bytes());
+    icmp(
+        from,
+        to,
+        if from.is_ipv4() { 8 } else { 128 },
+        0,
+        rest,
+        data,
+    )
+}
+
+/// A destination unreachable that quotes `packet`, with the code of the family.
+#[must_use]
+pub fn unreachable(from: IpAddr, to: IpAddr, code: u8, packet: &[u8]) -> Vec<u8> {
+    let quoted = &packet[..packet.len().min(if from.is_ipv4() { 548 } else { 1232 })];
+    icmp(
+        from,
+        to,
+        if from.is_ipv4() { 3 } else { 1 },
+        code,
+        [0; 4],
+        quoted,
+    )
+}
+
+/// The far end of one TCP conversation.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The engine's side.
+    pub local: SocketAddr,
+    /// This side.
+    pub peer: SocketAddr,
+    /// The next sequence number to send.
+    pub next: u32,
+    /// The next sequence number expected from the engine.
+    pub expected: u32,
+    /// The window offered.
+    pub window: u16,
+}
+
+impl Peer {
+    /// Port 40000 to port 7, first sequence number 1000.
+    #[must_use]
+    pub fn new(family: Family) -> Self {
+        Self {
+            local: family.local(7),
+            peer: family.peer(40_000),
+            next: 1000,
+            expected: 0,
+            window: 64_000,
+        }
+    }
+
+    /// The same from another port.
+    #[must_use]
+    pub fn from_port(mut self, port: u16) -> Self {
+        self.peer.set_port(port);
+        self
+    }
+
+    /// The identity of the flow.
+    #[must_use]
+    pub fn tuple(&self) -> FiveTuple {
+        FiveTuple {
+            protocol: Protocol::Tcp,
+            local: self.local,
+            peer: self.peer,
+        }
+    }
+
+    /// A segment with these flags that uses up nothing of the sequence.
+    #[must_use]
+    pub fn segment(&self, flags: u8) -> Segment {
+        Segment {
+            from: self.peer,
+            to: self.local,
+            seq: self.next,
+            ack: if flags & ACK == 0 { 0 } else { self.expected },
+            flags,
+            window: self.window,
+            options: Vec::new(),
+            payload: Vec::new(),
+        }
+    }
+
+    /// The next byte of the sequence, for the connection.
+    pub fn syn(&mut self) -> Segment {
+        let segment = self.segment(SYN);
+        self.next = self.next.wrapping_add(1);
+        segment
+    }
+
+    /// SYN-ACK, when the engine opens.
+    pub fn syn_ack(&mut self) -> Segment {
+        let segment = self.segment(SYN | ACK);
+        self.next = self.next.wrapping_add(1);
+        segment
+    }
+
+    /// A bare acknowledgement of all that was heard.
+    #[must_use]
+    pub fn ack(&self) -> Segment {
+        self.segment(ACK)
+    }
+
+    /// The next bytes of the stream.
+    pub fn data(&mut self, data: &[u8]) -> Segment {
+        let segment = self.segment(ACK | PSH).payload(data);
+        let length = u32::try_from(data.len()).expect("a segment");
+        self.next = self.next.wrapping_add(length);
+        segment
+    }
+
+    /// The end of the stream.
+    pub fn fin(&mut self) -> Segment {
+        let segment = self.segment(FIN | ACK);
+        self.next = self.next.wrapping_add(1);
+        segment
+    }
+
+    /// A reset, exactly at the next sequence number.
+    #[must_use]
+    pub fn rst(&self) -> Segment {
+        self.segment(RST)
+    }
+
+    /// Takes note of a segment of the engine, in order.
+    pub fn hear(&mut self, segment: &wire::Tcp) {
+        assert_eq!(
+            (segment.from, segment.to),
+            (self.local, self.peer),
+            "a segment of another conversation: {segment}"
+        );
+        self.expected = segment.end();
+    }
+}
+
+/// One TCP segment under construction.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    from: SocketAddr,
+    to: SocketAddr,
+    /// SEG.SEQ.
+    pub seq: u32,
+    /// SEG.ACK.
+    pub ack: u32,
+    flags: u8,
+    window: u16,
+    options: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+impl Segment {
+    /// From elsewhere.
+    #[must_use]
+    pub fn from(mut self, from: SocketAddr) -> Self {
+        self.from = from;
+        self
+    }
+
+    /// To elsewhere.
+    #[must_use]
+    pub fn to(mut self, to: SocketAddr) -> Self {
+        self.to = to;
+        self
+    }
+
+    /// With another sequence number.
+    #[must_use]
+    pub fn seq(mut self, seq: u32) -> Self {
+        self.seq = seq;
+        self
+    }
+
+    /// With another acknowledgement number (the flag stays as it is).
+    #[must_use]
+    pub fn acking(mut self, ack: u32) -> Self {
+        self.ack = ack;
+        self
+    }
+
+    /// With more flags.
+    #[must_use]
+    pub fn with(mut self, flags: u8) -> Self {
+        self.flags |= flags;
+        self
+    }
+
+    /// With another window.
+    #[must_use]
+    pub fn window(mut self, window: u16) -> Self {
+        self.window = window;
+        self
+    }
+
+    /// With data (the peer's sequence does not move: see [`Peer::data`]).
+    #[must_use]
+    pub fn payload(mut self, data: &[u8]) -> Self {
+        self.payload = data.to_vec();
+        self
+    }
+
+    /// With an option, padded to a multiple of four bytes.
+    #[must_use]
+    pub fn option(mut self, option: &[u8]) -> Self {
+        self.options.extend_from_slice(option);
+        while !self.options.len().is_multiple_of(4) {
+            self.options.push(1);
+        }
+        self
+    }
+
+    /// Maximum segment size.
+    #[must_use]
+    pub fn mss(self, mss: u16) -> Self {
+        let [high, low] = mss.to_be_bytes();
+        self.option(&[2, 4, high, low])
+    }
+
+    /// Window scale.
+    #[must_use]
+    pub fn scale(self, shift: u8) -> Self {
+        self.option(&[3, 3, shift])
+    }
+
+    /// SACK permitted.
+    #[must_use]
+    pub fn sack_permitted(self) -> Self {
+        self.option(&[4, 2])
+    }
+}
+
+impl From<Segment> for Vec<u8> {
+    fn from(segment: Segment) -> Self {
+        let header = u8::try_from(20 + segment.options.len()).expect("options fit");
+        let mut bytes = Vec::new();
+        bytes.extend(segment.from.port().to_be_bytes());
+        bytes.extend(segment.to.port().to_be_bytes());
+        bytes.extend(segment.seq.to_be_bytes());
+        bytes.extend(segment.ack.to_be_bytes());
+        bytes.extend([header / 4 * 16, segment.flags]);
+        bytes.extend(segment.window.to_be_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(&segment.options);
+        bytes.extend(&segment.payload);
+        seal(ip(segment.from.ip(), segment.to.ip(), wire::TCP, &bytes))
+    }
+}

@@ -1,0 +1,29 @@
+//! The harness: one scenario, two devices under test, virtual time.
+//!
+//! - [`dut`]: the exports as a trait, with the native engine and the component
+//!   behind it; [`host`] answers the callbacks by a policy and records them in a
+//!   [`trace`].
+//! - [`scene`]: a device under test, its clock, and the rules that hold in every
+//!   scenario. [`scene::on_both`] runs a story on both and compares the traces.
+//! - [`craft`]: packets made by hand, good and broken; [`wire`]: an independent
+//!   reader that every emitted packet has to pass.
+//! - [`world`]: a smoltcp client at the far end of a link, and an application on
+//!   the near end ([`app`]).
+//! - [`random`]: the only source of chance, and it is seeded.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a harness fails by panicking"
+)]
+
+pub mod app;
+pub mod component;
+pub mod craft;
+pub mod dut;
+pub mod host;
+pub mod random;
+pub mod scene;
+pub mod trace;
+pub mod wire;
+pub mod world;

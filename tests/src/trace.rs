@@ -1,0 +1,100 @@
+//! What happened, as text: every call with its instant, every callback below it.
+//! Two runs are the same when their traces are.
+
+use std::fmt::{self, Write};
+
+use l3l4_engine::{FiveTuple, FlowId, Instant, Packet};
+
+use crate::wire;
+
+/// The lines so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trace {
+    lines: Vec<String>,
+}
+
+impl Trace {
+    /// A call of an export.
+    pub fn call(&mut self, now: Instant, what: impl fmt::Display) {
+        let (seconds, rest) = (now.0 / 1_000_000_000, now.0 % 1_000_000_000);
+        self.lines.push(format!("{seconds}.{rest:09} {what}"));
+    }
+
+    /// A callback, or what a call returned.
+    pub fn note(&mut self, what: impl fmt::Display) {
+        self.lines.push(format!("    {what}"));
+    }
+
+    /// The packets of a batch.
+    pub fn packets(&mut self, arrow: &str, bytes: &[u8], packets: &[Packet]) {
+        let mut rest = bytes;
+        for packet in packets {
+            let length = usize::try_from(packet.length)
+                .expect("a length")
+                .min(rest.len());
+            let (one, next) = rest.split_at(length);
+            self.note(format_args!("{arrow} {}", describe(one)));
+            rest = next;
+        }
+    }
+
+    /// All lines.
+    #[must_use]
+    pub fn lines(&self) -> &[String] {
+        &self.lines
+    }
+
+    /// The last lines, for a failure message.
+    #[must_use]
+    pub fn tail(&self, lines: usize) -> String {
+        let from = self.lines.len().saturating_sub(lines);
+        self.lines[from..].join("\n")
+    }
+
+    /// Where two traces part, with some lines around; none when they are equal.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        let longest = self.lines.len().max(other.lines.len());
+        let at = (0..longest).find(|&i| self.lines.get(i) != other.lines.get(i))?;
+        let mut text = format!("line {at}:\n");
+        for line in &self.lines[at.saturating_sub(8)..at] {
+            let _ = writeln!(text, "   {line}");
+        }
+        for (mark, trace) in [('-', self), ('+', other)] {
+            for line in trace.lines.iter().skip(at).take(4) {
+                let _ = writeln!(text, "{mark}  {line}");
+            }
+        }
+        Some(text)
+    }
+}
+
+/// One packet in a line, with a digest of all its bytes.
+#[must_use]
+pub fn describe(packet: &[u8]) -> String {
+    let digest = digest(packet);
+    match wire::read(packet) {
+        Ok(seen) => format!("{seen} #{digest:016x}"),
+        Err(error) => format!("broken ({error}), {} bytes #{digest:016x}", packet.len()),
+    }
+}
+
+/// FNV-1a, 64 bits.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+/// A flow's id as it is printed.
+#[must_use]
+pub fn name(flow: FlowId) -> String {
+    format!("{flow:?}")
+}
+
+/// A tuple as it is printed.
+#[must_use]
+pub fn tuple(tuple: &FiveTuple) -> String {
+    format!("{:?} {} < {}", tuple.protocol, tuple.local, tuple.peer)
+}

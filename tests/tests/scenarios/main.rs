@@ -1,0 +1,28 @@
+//! Scenarios in virtual time. Each runs on the native engine and on the component,
+//! and the two traces are the same, byte for byte.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
+
+mod close;
+mod configuration;
+mod datagrams;
+mod endings;
+mod handshake;
+mod icmp;
+mod identity;
+mod imports;
+mod limits;
+mod malformed;
+mod mutations;
+mod open;
+mod pressure;
+mod raw;
+mod stray;
+mod time_wait;
+mod timers;
+mod transfer;
+mod verdict;
