@@ -1,6 +1,6 @@
 //! What an engine is joined to: something that gives and takes IP packets.
 //!
-//! [`Device`] is the whole requirement. [`Tun`](crate::tun::Tun) is the kernel's;
+//! [`Device`] is the whole requirement. `tun::Tun` (feature `tun`) is the kernel's;
 //! [`pair`] joins two ends within a process, for tests and for a client stack
 //! beside the engine.
 

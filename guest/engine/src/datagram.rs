@@ -120,6 +120,9 @@ impl DatagramFlow {
         if !fits || (tuple.protocol == Protocol::IcmpEcho && data.len() < 2) {
             return Err(FlowError::TooLong);
         }
+        if data.is_empty() && !turn.make_room_for_reply() {
+            return Ok(0);
+        }
         if !turn.make_room() {
             self.wants_room = true;
             return Ok(0);

@@ -260,6 +260,24 @@ fn a_datagram_is_taken_whole_or_not_at_all_while_the_device_refuses() {
 }
 
 #[test]
+fn an_empty_datagram_that_the_device_refuses_is_counted() {
+    on_both_families(config(), |scene, family| {
+        scene.rx(udp(family.peer(5000), family.local(53), b"query"));
+        let (flow, _) = scene.announced();
+        scene.host().device_room = Some(0);
+        for _ in 0..5 {
+            assert_eq!(scene.tx(flow, b""), Ok(0));
+        }
+        let lost = scene.counters().replies_lost;
+        scene.host().device_room = None;
+        scene.poll();
+        let sent = u64::try_from(scene.sent_packets().len()).unwrap();
+        assert!(lost >= 1, "some were given up");
+        assert_eq!(sent + lost, 5, "kept or counted");
+    });
+}
+
+#[test]
 fn a_number_above_all_counts_as_all() {
     on_both(config(), |scene| {
         scene.host().overclaims = true;
