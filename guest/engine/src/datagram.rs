@@ -7,6 +7,7 @@ use core::time::Duration;
 use smoltcp::wire::{IpProtocol, UdpPacket};
 
 use crate::checksum::Sum;
+use crate::config::Config;
 use crate::counters::DropReason;
 use crate::icmp;
 use crate::ip::{self, IpPacket};
@@ -103,29 +104,35 @@ impl DatagramFlow {
         Ok(())
     }
 
-    /// Sends one datagram from `local`; takes nothing while the device does not.
+    /// Whether a datagram can be one of `tuple`'s flow, and fits into a packet.
+    pub(crate) fn may_take(config: &Config, tuple: &Tuple, data: &[u8]) -> Result<(), FlowError> {
+        let header = match tuple.protocol {
+            Protocol::Udp | Protocol::Tcp => UDP_HEADER,
+            // The sequence number in front of the data is part of the header.
+            Protocol::IcmpEcho if data.len() < 2 => return Err(FlowError::WrongProtocol),
+            Protocol::IcmpEcho => icmp::HEADER - 2,
+        };
+        if ip::header_length(tuple.peer) + header + data.len() > config.mtu as usize {
+            return Err(FlowError::TooLong);
+        }
+        Ok(())
+    }
+
+    /// Sends one datagram that may be taken from `local`; takes nothing while the
+    /// device does not.
     pub(crate) fn l4_tx(
         &mut self,
         turn: &mut Turn<'_>,
         tuple: &Tuple,
         local: (IpAddr, u16),
         data: &[u8],
-    ) -> Result<usize, FlowError> {
-        let overhead = ip::header_length(tuple.peer) + UDP_HEADER;
-        let fits = match tuple.protocol {
-            Protocol::Udp | Protocol::Tcp => overhead + data.len() <= turn.config.mtu as usize,
-            // The sequence number belongs to the 8 bytes of ICMP header.
-            Protocol::IcmpEcho => overhead + data.len() <= turn.config.mtu as usize + 2,
-        };
-        if !fits || (tuple.protocol == Protocol::IcmpEcho && data.len() < 2) {
-            return Err(FlowError::TooLong);
-        }
+    ) -> usize {
         if data.is_empty() && !turn.make_room_for_reply() {
-            return Ok(0);
+            return 0;
         }
         if !turn.make_room() {
             self.wants_room = true;
-            return Ok(0);
+            return 0;
         }
         match tuple.protocol {
             Protocol::Udp | Protocol::Tcp => {
@@ -135,7 +142,7 @@ impl DatagramFlow {
         }
         self.moved = turn.now;
         self.bytes_sent += data.len() as u64;
-        Ok(data.len())
+        data.len()
     }
 
     /// Whether it waits for the device.

@@ -17,7 +17,8 @@ const PACKET_BYTES: usize = 65_535;
 /// IPv6 header, TCP header with all options: what is zeroed before it is filled.
 const HEADER_BYTES: usize = 40 + 60;
 
-/// The batch being made. Its memory is fixed: one batch and one packet more.
+/// The batch being made. Its memory is fixed: a batch, the packet that takes it
+/// beyond its bound, and one that is written and given up.
 #[derive(Debug)]
 pub(crate) struct Egress {
     bytes: Vec<u8>,
@@ -30,7 +31,7 @@ pub(crate) struct Egress {
 impl Egress {
     pub(crate) fn new() -> Self {
         Self {
-            bytes: vec![0; BATCH_BYTES + PACKET_BYTES],
+            bytes: vec![0; BATCH_BYTES + 2 * PACKET_BYTES],
             used: 0,
             packets: Vec::with_capacity(BATCH_PACKETS),
             refused: false,
@@ -48,14 +49,16 @@ impl Egress {
         callbacks: &mut dyn Callbacks,
         counters: &mut CounterSnapshot,
     ) -> bool {
-        if self.packets.len() >= BATCH_PACKETS || self.used >= BATCH_BYTES {
+        let is_full = self.packets.len() >= BATCH_PACKETS || self.used >= BATCH_BYTES;
+        if is_full && !self.refused {
             self.flush(callbacks, counters);
         }
         !self.refused
     }
 
     /// Space for a packet of `length` bytes, its headers zeroed. It counts from
-    /// `commit` on. The caller has made room.
+    /// `commit` on; what is not committed is overwritten. There is space also
+    /// when no room could be made.
     pub(crate) fn space(&mut self, length: usize) -> &mut [u8] {
         let space = &mut self.bytes[self.used..self.used + length];
         let headers = length.min(HEADER_BYTES);

@@ -14,7 +14,7 @@ use crate::turn::Turn;
 use crate::types::{Protocol, Refusal, Unreachable};
 
 /// Type, code, checksum, and four bytes that depend on the type.
-const HEADER: usize = 8;
+pub(crate) const HEADER: usize = 8;
 /// What of a packet an error must quote beyond its IP header (RFC 792).
 const QUOTED: usize = 8;
 
@@ -48,6 +48,9 @@ impl<'a> Message<'a> {
         }
         let [kind, code, ..] = *header;
         match (packet.src, kind) {
+            (IpAddr::V4(_), 8) | (IpAddr::V6(_), 128) if packet.src == packet.dst => {
+                Err(DropReason::Martian)
+            }
             (IpAddr::V4(_), 8) | (IpAddr::V6(_), 128) if code == 0 => Ok(Self::EchoRequest {
                 tuple: Tuple {
                     protocol: Protocol::IcmpEcho,
@@ -155,11 +158,6 @@ pub(crate) fn send_echo_reply(turn: &mut Turn<'_>, tuple: &Tuple, body: &[u8]) {
             space[6..].copy_from_slice(body);
         },
     );
-}
-
-/// Whether an echo reply with this body fits into a packet.
-pub(crate) fn echo_reply_fits(turn: &Turn<'_>, tuple: &Tuple, body: &[u8]) -> bool {
-    ip::header_length(tuple.local) + HEADER - 2 + body.len() <= turn.config.mtu as usize
 }
 
 /// Tells the peer that its packet `quote` went nowhere. The caller has made room.

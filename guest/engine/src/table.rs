@@ -130,6 +130,14 @@ impl FlowTable {
         self.slots.get_mut(slot as usize)?.flow.as_mut()
     }
 
+    /// The connection in a slot, if that is what the flow is.
+    pub(crate) fn tcp_mut(&mut self, slot: u32) -> Option<&mut TcpFlow> {
+        match &mut self.flow_mut(slot)?.kind {
+            Kind::Tcp(tcp) => Some(tcp),
+            Kind::Waiting(_) | Kind::Datagram(_) => None,
+        }
+    }
+
     /// Adds a flow whose tuple no other has, and returns its slot.
     pub(crate) fn insert(&mut self, flow: Flow) -> u32 {
         let hash = flow.tuple.hash(&self.key, 0);

@@ -21,6 +21,7 @@ mod mutations;
 mod open;
 mod pressure;
 mod raw;
+mod regressions;
 mod stray;
 mod time_wait;
 mod timers;

@@ -14,8 +14,8 @@ use crate::table::{Flow, FlowTable, Kind, Waiting};
 use crate::tcp::{Syn, TcpFlow, segment};
 use crate::tuple::Tuple;
 use crate::types::{
-    Callbacks, CloseReason, Event, FiveTuple, FlowError, FlowId, FlowOptions, OpenError, Protocol,
-    Refusal, Verdict,
+    Callbacks, CloseReason, Event, FiveTuple, FlowError, FlowId, FlowOptions, Instant, OpenError,
+    Protocol, Refusal, Verdict,
 };
 
 impl Engine {
@@ -64,24 +64,38 @@ impl Engine {
         }
     }
 
-    /// A late verdict.
-    pub(super) fn decide(
-        &mut self,
-        flow: FlowId,
-        verdict: Verdict,
-        callbacks: &mut dyn Callbacks,
-    ) -> Result<(), FlowError> {
+    /// The slot of a flow that has its verdict.
+    pub(super) fn decided(&self, flow: FlowId) -> Result<u32, FlowError> {
         let slot = self.flows.slot_of(flow).ok_or(FlowError::UnknownFlow)?;
-        let (tuple, syn) = match self.flows.flow(slot) {
-            Some(Flow {
-                tuple,
-                kind: Kind::Waiting(waiting),
-                ..
-            }) => (*tuple, waiting.syn),
-            _ => return Err(FlowError::AlreadyDecided),
-        };
+        match self.flows.flow(slot).map(|flow| &flow.kind) {
+            Some(Kind::Tcp(_) | Kind::Datagram(_)) => Ok(slot),
+            Some(Kind::Waiting(_)) => Err(FlowError::Undecided),
+            None => Err(FlowError::UnknownFlow),
+        }
+    }
+
+    /// The slot of the flow that may be given this verdict.
+    pub(super) fn may_decide(&self, flow: FlowId, verdict: &Verdict) -> Result<u32, FlowError> {
+        let slot = self.flows.slot_of(flow).ok_or(FlowError::UnknownFlow)?;
+        if self.decided(flow).is_ok() {
+            return Err(FlowError::AlreadyDecided);
+        }
         match verdict {
-            Verdict::Accept(options) if !options.in_bounds() => return Err(FlowError::BadOption),
+            Verdict::Accept(options) if !options.in_bounds() => Err(FlowError::BadOption),
+            Verdict::Accept(_) | Verdict::Refuse(_) | Verdict::Drop | Verdict::Wait => Ok(slot),
+        }
+    }
+
+    /// A late verdict on a flow that waits for it.
+    pub(super) fn decide(&mut self, slot: u32, verdict: Verdict, callbacks: &mut dyn Callbacks) {
+        let Some(flow) = self.flows.flow(slot) else {
+            return;
+        };
+        let Kind::Waiting(Waiting { syn, .. }) = flow.kind else {
+            return;
+        };
+        let tuple = flow.tuple;
+        match verdict {
             Verdict::Accept(options) => self.accept(slot, &options, callbacks),
             Verdict::Wait => {}
             Verdict::Refuse(refusal) => {
@@ -91,7 +105,6 @@ impl Engine {
             }
             Verdict::Drop => self.close(slot, CloseReason::Aborted, callbacks),
         }
-        Ok(())
     }
 
     /// Makes a waiting flow a real one, if there is memory for it.
@@ -161,49 +174,61 @@ impl Engine {
         }
     }
 
-    pub(super) fn open(
+    /// Whether a flow may be opened at `now`.
+    pub(super) fn may_open(
         &mut self,
-        tuple: &Tuple,
+        now: Instant,
         five_tuple: &FiveTuple,
         options: &FlowOptions,
-        callbacks: &mut dyn Callbacks,
-    ) -> Result<FlowId, OpenError> {
+    ) -> Result<(), OpenError> {
+        let tuple = Tuple::from(five_tuple);
         if tuple.protocol == Protocol::IcmpEcho
-            || five_tuple.local == five_tuple.peer
+            || (tuple.local, tuple.local_port) == (tuple.peer, tuple.peer_port)
             || tuple.local.is_ipv4() != tuple.peer.is_ipv4()
-            || [five_tuple.local, five_tuple.peer]
-                .iter()
-                .any(|end| !is_usable(end))
+            || !is_usable(&five_tuple.local)
+            || !is_usable(&five_tuple.peer)
         {
             return Err(OpenError::BadAddress);
         }
         if !options.in_bounds() {
             return Err(OpenError::BadOption);
         }
-        if self.flows.find(tuple).is_some() || self.time_waits.holds(tuple) {
+        if self.flows.find(&tuple).is_some() || self.time_waits.holds(now, &tuple) {
             return Err(OpenError::InUse);
         }
         if self.flows.len() >= self.common.config.max_flows as usize {
             return Err(OpenError::FlowLimit);
         }
-        let is_tcp = tuple.protocol == Protocol::Tcp;
-        let memory = if is_tcp { self.tcp_memory() } else { 0 };
-        if !self.has_memory(FlowTable::RECORD + memory) {
+        let buffers = self.buffers_of(tuple.protocol);
+        if !self.has_memory(FlowTable::RECORD + buffers) {
+            self.common.counters.flows_out_of_memory += 1;
             return Err(OpenError::OutOfMemory);
         }
+        Ok(())
+    }
+
+    /// Opens a flow that may be opened.
+    pub(super) fn open(
+        &mut self,
+        tuple: &Tuple,
+        options: &FlowOptions,
+        callbacks: &mut dyn Callbacks,
+    ) -> FlowId {
         let turn = self.common.turn(callbacks);
-        let kind = if is_tcp {
-            let tcp = TcpFlow::open(&mut self.sockets, &turn, tuple, options)
-                .ok_or(OpenError::BadAddress)?;
-            Kind::Tcp(Box::new(tcp))
-        } else {
-            Kind::Datagram(DatagramFlow::new(&turn, tuple.protocol, options))
+        let kind = match tuple.protocol {
+            Protocol::Tcp => {
+                let tcp = TcpFlow::open(&mut self.sockets, &turn, tuple, options);
+                Kind::Tcp(Box::new(tcp))
+            }
+            Protocol::Udp | Protocol::IcmpEcho => {
+                Kind::Datagram(DatagramFlow::new(&turn, tuple.protocol, options))
+            }
         };
         let slot = self.insert(tuple, kind);
         self.common.counters.flows_opened += 1;
-        self.common.counters.memory_bytes += memory;
+        self.common.counters.memory_bytes += self.buffers_of(tuple.protocol);
         self.touch(slot);
-        Ok(self.flows.id_of(slot))
+        self.flows.id_of(slot)
     }
 
     fn insert(&mut self, tuple: &Tuple, kind: Kind) -> u32 {
@@ -242,6 +267,15 @@ impl Engine {
         self.common.counters.memory_bytes -= FlowTable::RECORD + buffers;
         self.common.counters.flows_closed += 1;
         true
+    }
+
+    /// What a flow of this protocol counts against `memory_limit` beside its
+    /// record, once it is accepted or opened.
+    fn buffers_of(&self, protocol: Protocol) -> u64 {
+        match protocol {
+            Protocol::Tcp => self.tcp_memory(),
+            Protocol::Udp | Protocol::IcmpEcho => 0,
+        }
     }
 
     fn tcp_memory(&self) -> u64 {

@@ -5,14 +5,14 @@ use smoltcp::wire::IpProtocol;
 use super::Engine;
 use crate::config::IcmpEchoPolicy;
 use crate::counters::DropReason;
-use crate::datagram::Udp;
+use crate::datagram::{DatagramFlow, Udp};
 use crate::icmp::{self, Message};
 use crate::ip::IpPacket;
 use crate::table::{Kind, Waiting};
 use crate::tcp::time_wait::Met;
 use crate::tcp::{Segment, Syn, segment};
 use crate::tuple::Tuple;
-use crate::types::{Callbacks, CloseReason, FlowState, Instant};
+use crate::types::{Callbacks, CloseReason, Instant};
 
 impl Engine {
     pub(super) fn receive(
@@ -67,17 +67,25 @@ impl Engine {
                     WhileWaiting::Stray => self.answer_stray(segment, callbacks),
                 }
             }
-            Kind::Tcp(tcp) if tcp.state() != FlowState::Closed => {
-                tcp.l3_rx(
-                    &mut self.sockets,
-                    &mut self.common.turn(callbacks),
-                    packet,
-                    segment,
-                );
+            Kind::Tcp(tcp) if tcp.has_ended() => {
+                // It may have ended in this batch: then it goes now, and a SYN is
+                // the peer's next connection.
+                self.settle(slot, callbacks);
+                match self.flows.find(&segment.tuple) {
+                    Some(_) => self.answer_stray(segment, callbacks),
+                    None => self.receive_first_segment(packet, segment, callbacks),
+                }
+            }
+            Kind::Tcp(tcp) => {
+                let mut turn = self.common.turn(callbacks);
+                tcp.l3_rx(&mut self.sockets, &mut turn, packet, segment);
+                if !tcp.is_half_open() {
+                    self.leave_half_open(slot);
+                }
                 self.touch(slot);
                 Ok(())
             }
-            Kind::Tcp(_) | Kind::Datagram(_) => self.answer_stray(segment, callbacks),
+            Kind::Datagram(_) => self.answer_stray(segment, callbacks),
         }
     }
 
@@ -171,7 +179,7 @@ impl Engine {
             Message::EchoRequest { tuple, body } => match self.common.config.icmp_echo {
                 IcmpEchoPolicy::Answer => {
                     let mut turn = self.common.turn(callbacks);
-                    if !icmp::echo_reply_fits(&turn, &tuple, body) {
+                    if DatagramFlow::may_take(turn.config, &tuple, body).is_err() {
                         turn.counters.replies_lost += 1;
                     } else if turn.make_room_for_reply() {
                         icmp::send_echo_reply(&mut turn, &tuple, body);

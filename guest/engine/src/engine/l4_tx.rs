@@ -4,43 +4,64 @@ use core::net::SocketAddr;
 
 use super::Engine;
 use super::flows::is_usable;
-use crate::table::{Flow, Kind};
+use crate::datagram::DatagramFlow;
+use crate::table::Kind;
 use crate::types::{Callbacks, FlowError, FlowId, Protocol};
 
 impl Engine {
-    pub(super) fn take_data(
-        &mut self,
+    /// The slot of the flow that may be given this data, from `local` if that is
+    /// not the flow's own address.
+    pub(super) fn may_take_data(
+        &self,
         flow: FlowId,
         local: Option<SocketAddr>,
         data: &[u8],
-        callbacks: &mut dyn Callbacks,
-    ) -> Result<usize, FlowError> {
+    ) -> Result<u32, FlowError> {
         let slot = self.decided(flow)?;
-        let flow = self.flows.flow_mut(slot).ok_or(FlowError::UnknownFlow)?;
+        let flow = self.flows.flow(slot).ok_or(FlowError::UnknownFlow)?;
+        match (&flow.kind, local) {
+            (Kind::Waiting(_), _) => return Err(FlowError::Undecided),
+            (Kind::Tcp(_), Some(_)) => return Err(FlowError::WrongProtocol),
+            (Kind::Tcp(tcp), None) => tcp.may_take()?,
+            (Kind::Datagram(_), Some(_)) if flow.tuple.protocol != Protocol::Udp => {
+                return Err(FlowError::WrongProtocol);
+            }
+            (Kind::Datagram(_), Some(local))
+                if !is_usable(&local) || local.is_ipv4() != flow.tuple.peer.is_ipv4() =>
+            {
+                return Err(FlowError::BadAddress);
+            }
+            (Kind::Datagram(_), _) => {
+                DatagramFlow::may_take(&self.common.config, &flow.tuple, data)?;
+            }
+        }
+        Ok(slot)
+    }
+
+    /// Takes data that may be taken. Returns how many bytes.
+    pub(super) fn take_data(
+        &mut self,
+        slot: u32,
+        local: Option<SocketAddr>,
+        data: &[u8],
+        callbacks: &mut dyn Callbacks,
+    ) -> usize {
+        let Some(flow) = self.flows.flow_mut(slot) else {
+            return 0;
+        };
         let taken = match &mut flow.kind {
-            Kind::Waiting(_) => return Err(FlowError::Undecided),
-            Kind::Tcp(_) if local.is_some() => return Err(FlowError::WrongProtocol),
+            Kind::Waiting(_) => 0,
             Kind::Tcp(tcp) => {
-                let taken = tcp.l4_tx(self.common.now, data)?;
+                let taken = tcp.l4_tx(self.common.now, data);
                 self.touch(slot);
                 taken
             }
             Kind::Datagram(datagram) => {
                 let tuple = flow.tuple;
-                let local = match local {
-                    None => (tuple.local, tuple.local_port),
-                    Some(_) if tuple.protocol != Protocol::Udp => {
-                        return Err(FlowError::WrongProtocol);
-                    }
-                    Some(local)
-                        if !is_usable(&local) || local.is_ipv4() != tuple.peer.is_ipv4() =>
-                    {
-                        return Err(FlowError::BadAddress);
-                    }
-                    Some(local) => (local.ip(), local.port()),
-                };
-                let taken =
-                    datagram.l4_tx(&mut self.common.turn(callbacks), &tuple, local, data)?;
+                let local = local.map_or((tuple.local, tuple.local_port), |local| {
+                    (local.ip(), local.port())
+                });
+                let taken = datagram.l4_tx(&mut self.common.turn(callbacks), &tuple, local, data);
                 if datagram.is_stalled() {
                     self.stall(slot);
                 }
@@ -48,19 +69,6 @@ impl Engine {
             }
         };
         self.common.counters.l4_tx_bytes += taken as u64;
-        Ok(taken)
-    }
-
-    /// The slot of a flow that has its verdict.
-    pub(super) fn decided(&self, flow: FlowId) -> Result<u32, FlowError> {
-        let slot = self.flows.slot_of(flow).ok_or(FlowError::UnknownFlow)?;
-        match self.flows.flow(slot) {
-            Some(Flow {
-                kind: Kind::Waiting(_),
-                ..
-            }) => Err(FlowError::Undecided),
-            Some(_) => Ok(slot),
-            None => Err(FlowError::UnknownFlow),
-        }
+        taken
     }
 }

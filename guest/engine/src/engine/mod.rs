@@ -44,8 +44,8 @@ pub struct Engine {
     half_open: VecDeque<FlowId>,
     /// Flows to settle before the call ends.
     touched: Vec<u32>,
-    /// Flows to settle when the device takes packets again.
-    stalled: Vec<u32>,
+    /// Flows to settle when the device takes packets again, longest waiting first.
+    stalled: Vec<FlowId>,
 }
 
 impl Engine {
@@ -118,10 +118,11 @@ impl Engine {
         data: &[u8],
         callbacks: &mut dyn Callbacks,
     ) -> Result<Sent, FlowError> {
+        let slot = self.may_take_data(flow, None, data)?;
         self.begin(now, callbacks);
-        let taken = self.take_data(flow, None, data, callbacks);
+        let taken = self.take_data(slot, None, data, callbacks);
         let deadline = self.end(callbacks);
-        taken.map(|taken| Sent { taken, deadline })
+        Ok(Sent { taken, deadline })
     }
 
     /// One UDP datagram from another source address than the flow's.
@@ -137,10 +138,11 @@ impl Engine {
         data: &[u8],
         callbacks: &mut dyn Callbacks,
     ) -> Result<Sent, FlowError> {
+        let slot = self.may_take_data(flow, Some(local), data)?;
         self.begin(now, callbacks);
-        let taken = self.take_data(flow, Some(local), data, callbacks);
+        let taken = self.take_data(slot, Some(local), data, callbacks);
         let deadline = self.end(callbacks);
-        taken.map(|taken| Sent { taken, deadline })
+        Ok(Sent { taken, deadline })
     }
 
     /// Housekeeping.
@@ -168,10 +170,10 @@ impl Engine {
         verdict: Verdict,
         callbacks: &mut dyn Callbacks,
     ) -> Result<Option<Instant>, FlowError> {
+        let slot = self.may_decide(flow, &verdict)?;
         self.begin(now, callbacks);
-        let decided = self.decide(flow, verdict, callbacks);
-        let deadline = self.end(callbacks);
-        decided.map(|()| deadline)
+        self.decide(slot, verdict, callbacks);
+        Ok(self.end(callbacks))
     }
 
     /// The host takes data of this flow again.
@@ -185,19 +187,13 @@ impl Engine {
         flow: FlowId,
         callbacks: &mut dyn Callbacks,
     ) -> Result<Option<Instant>, FlowError> {
+        let slot = self.decided(flow)?;
         self.begin(now, callbacks);
-        let resumed = self.decided(flow).map(|slot| {
-            if let Some(Flow {
-                kind: Kind::Tcp(tcp),
-                ..
-            }) = self.flows.flow_mut(slot)
-            {
-                tcp.resume();
-                self.touch(slot);
-            }
-        });
-        let deadline = self.end(callbacks);
-        resumed.map(|()| deadline)
+        if let Some(tcp) = self.flows.tcp_mut(slot) {
+            tcp.resume();
+            self.touch(slot);
+        }
+        Ok(self.end(callbacks))
     }
 
     /// The local side has sent all.
@@ -211,25 +207,19 @@ impl Engine {
         flow: FlowId,
         callbacks: &mut dyn Callbacks,
     ) -> Result<Option<Instant>, FlowError> {
+        let slot = self.decided(flow)?;
+        if let Some(tcp) = self.flows.tcp_mut(slot) {
+            tcp.may_finish()?;
+        }
         self.begin(now, callbacks);
-        let finished = self
-            .decided(flow)
-            .and_then(|slot| match self.flows.flow_mut(slot) {
-                Some(Flow {
-                    kind: Kind::Tcp(tcp),
-                    ..
-                }) => {
-                    tcp.finish()?;
-                    self.touch(slot);
-                    Ok(())
-                }
-                _ => {
-                    self.close(slot, CloseReason::Aborted, callbacks);
-                    Ok(())
-                }
-            });
-        let deadline = self.end(callbacks);
-        finished.map(|()| deadline)
+        match self.flows.tcp_mut(slot) {
+            Some(tcp) => {
+                tcp.finish();
+                self.touch(slot);
+            }
+            None => self.close(slot, CloseReason::Aborted, callbacks),
+        }
+        Ok(self.end(callbacks))
     }
 
     /// Ends a flow at once.
@@ -243,23 +233,13 @@ impl Engine {
         flow: FlowId,
         callbacks: &mut dyn Callbacks,
     ) -> Result<Option<Instant>, FlowError> {
+        let slot = self.flows.slot_of(flow).ok_or(FlowError::UnknownFlow)?;
         self.begin(now, callbacks);
-        let aborted = self
-            .flows
-            .slot_of(flow)
-            .ok_or(FlowError::UnknownFlow)
-            .map(|slot| {
-                if let Some(Flow {
-                    kind: Kind::Tcp(tcp),
-                    ..
-                }) = self.flows.flow_mut(slot)
-                {
-                    tcp.abort(&mut self.sockets, &mut self.common.turn(callbacks));
-                }
-                self.close(slot, CloseReason::Aborted, callbacks);
-            });
-        let deadline = self.end(callbacks);
-        aborted.map(|()| deadline)
+        if let Some(tcp) = self.flows.tcp_mut(slot) {
+            tcp.abort(&mut self.sockets, &mut self.common.turn(callbacks));
+        }
+        self.close(slot, CloseReason::Aborted, callbacks);
+        Ok(self.end(callbacks))
     }
 
     /// Opens a flow from any local to any peer address.
@@ -274,10 +254,10 @@ impl Engine {
         options: FlowOptions,
         callbacks: &mut dyn Callbacks,
     ) -> Result<(FlowId, Option<Instant>), OpenError> {
+        self.may_open(now, tuple, &options)?;
         self.begin(now, callbacks);
-        let opened = self.open(&tuple.into(), tuple, &options, callbacks);
-        let deadline = self.end(callbacks);
-        opened.map(|flow| (flow, deadline))
+        let flow = self.open(&tuple.into(), &options, callbacks);
+        Ok((flow, self.end(callbacks)))
     }
 
     /// A snapshot of one flow.
@@ -309,7 +289,8 @@ impl Engine {
     }
 }
 
-/// The frame of every call.
+/// The frame of every call. A call that is refused is refused before it begins:
+/// what a turn does may bring a deadline, and an error has no place for one.
 impl Engine {
     fn begin(&mut self, now: Instant, callbacks: &mut dyn Callbacks) {
         if now < self.common.now {
@@ -356,10 +337,16 @@ impl Engine {
     }
 
     fn stall(&mut self, slot: u32) {
+        let id = self.flows.id_of(slot);
         if let Some(flow) = self.flows.flow_mut(slot)
             && !mem::replace(&mut flow.stalled, true)
         {
-            self.stalled.push(slot);
+            self.stalled.push(id);
+        }
+        // Flows may come and go while the device refuses.
+        if self.stalled.len() > 2 * self.flows.len() {
+            let flows = &self.flows;
+            self.stalled.retain(|id| flows.slot_of(*id).is_some());
         }
     }
 
@@ -367,7 +354,10 @@ impl Engine {
         if self.common.egress.is_refused() {
             return;
         }
-        for slot in mem::take(&mut self.stalled) {
+        for id in mem::take(&mut self.stalled) {
+            let Some(slot) = self.flows.slot_of(id) else {
+                continue;
+            };
             if let Some(flow) = self.flows.flow_mut(slot) {
                 flow.stalled = false;
             }
@@ -384,6 +374,8 @@ impl Engine {
         self.touched = touched;
     }
 
+    /// Delivers what came for a flow, sends what may go, reports what happened,
+    /// and notes when it next wants attention; or ends it.
     fn settle(&mut self, slot: u32, callbacks: &mut dyn Callbacks) {
         let id = self.flows.id_of(slot);
         let Some(flow) = self.flows.flow_mut(slot) else {
@@ -398,6 +390,9 @@ impl Engine {
             Kind::Datagram(datagram) => {
                 datagram.settle(id, &mut self.common.turn(callbacks));
                 let at = datagram.deadline();
+                if datagram.is_stalled() {
+                    self.stall(slot);
+                }
                 self.arm_or_close(slot, at, Timer::Idle, callbacks);
             }
             Kind::Tcp(tcp) => {

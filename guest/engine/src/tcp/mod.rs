@@ -11,7 +11,10 @@ mod socket;
 pub(crate) mod time_wait;
 mod wire;
 
+use alloc::vec::Vec;
 use core::time::Duration;
+
+use smoltcp::wire::{TcpPacket, TcpSeqNumber};
 
 pub(crate) use segment::{Segment, Syn};
 pub(crate) use socket::Sockets;
@@ -106,16 +109,19 @@ impl TcpFlow {
         flow
     }
 
-    /// Sends a SYN. None when smoltcp does not take the addresses, which the
-    /// caller has checked.
+    /// Sends a SYN.
     pub(crate) fn open(
         sockets: &mut Sockets,
         turn: &Turn<'_>,
         tuple: &Tuple,
         options: &FlowOptions,
-    ) -> Option<Self> {
+    ) -> Self {
         let mut flow = Self::new(turn, options);
-        flow.socket.open(sockets, tuple).then_some(flow)
+        if !flow.socket.open(sockets, tuple) {
+            // The caller has checked all that smoltcp does.
+            flow.end = Some(CloseReason::Aborted);
+        }
+        flow
     }
 
     fn new(turn: &Turn<'_>, options: &FlowOptions) -> Self {
@@ -157,12 +163,74 @@ impl TcpFlow {
         packet: &IpPacket<'_>,
         segment: &Segment<'_>,
     ) {
+        // What comes after the limit comes too late, also when the host has not
+        // polled since; settling says so.
+        if self.limit(turn).is_some_and(|(at, _)| at <= turn.now) {
+            return;
+        }
+        // Nothing answers a SYN or SYN-ACK that has not gone out.
+        if !self.wire.has_sent() {
+            return;
+        }
         let before = self.socket.state();
         self.heard = turn.now;
         self.moved = turn.now;
+        if self.only_repeats_that_fin_is_out(before, segment) {
+            return;
+        }
+        if before == State::SynSent && segment.syn {
+            self.wire.peer_syn(&Syn::of(segment));
+        }
         self.wire.received(turn.now, segment);
-        self.socket
-            .l3_rx(sockets, turn, &mut self.wire, packet.whole);
+        match self.wire.peer_end() {
+            Some(rcv_nxt) if !segment.rst => self.after_peer_fin(sockets, turn, segment, rcv_nxt),
+            Some(_) | None => self.feed(sockets, turn, packet, segment),
+        }
+        self.note_state(before, segment);
+    }
+
+    /// A segment before the peer's FIN, or RST.
+    fn feed(
+        &mut self,
+        sockets: &mut Sockets,
+        turn: &mut Turn<'_>,
+        packet: &IpPacket<'_>,
+        segment: &Segment<'_>,
+    ) {
+        let mut copy = Vec::new();
+        // smoltcp would take a FIN for the end of as much data as fits into the
+        // window.
+        let data_end = segment.seq + segment.payload_length;
+        let bytes = match segment.fin && self.wire.is_beyond_window(data_end) {
+            true => without_fin(packet, &mut copy),
+            false => packet.whole,
+        };
+        self.socket.l3_rx(sockets, turn, &mut self.wire, bytes);
+    }
+
+    /// A segment after the peer's FIN: only what it acknowledges is of interest
+    /// (RFC 9293 3.10.7.4: "segment text is ignored"), which smoltcp does not
+    /// know. What the peer repeats is acknowledged again.
+    fn after_peer_fin(
+        &mut self,
+        sockets: &mut Sockets,
+        turn: &mut Turn<'_>,
+        segment: &Segment<'_>,
+        rcv_nxt: TcpSeqNumber,
+    ) {
+        if let Some(ack) = segment.ack {
+            let repr = segment.bare_ack(rcv_nxt, ack);
+            self.socket
+                .l3_rx_repr(sockets, turn, &mut self.wire, &segment.tuple, &repr);
+        }
+        let brings_nothing = segment.seq == rcv_nxt && segment.end() == rcv_nxt;
+        if !brings_nothing && turn.make_room_for_reply() {
+            segment::send_ack(turn, &segment.tuple, self.wire.record(rcv_nxt));
+        }
+    }
+
+    /// Notes what a segment did to the state.
+    fn note_state(&mut self, before: State, segment: &Segment<'_>) {
         let after = self.socket.state();
         self.established |= is_synchronized(after);
         if self.peer_finish == PeerFinish::No && has_peer_fin(after) {
@@ -179,21 +247,35 @@ impl TcpFlow {
         }
     }
 
-    /// Takes bytes to send from the front of `data`.
-    pub(crate) fn l4_tx(&mut self, now: Instant, data: &[u8]) -> Result<usize, FlowError> {
+    /// Whether a segment says nothing but that our FIN is still unacknowledged.
+    /// On the third of them smoltcp would give up sending it again.
+    fn only_repeats_that_fin_is_out(&self, state: State, segment: &Segment<'_>) -> bool {
+        matches!(state, State::FinWait1 | State::Closing | State::LastAck)
+            && self.socket.send_queue() == 0
+            && self.wire.only_repeats_ack(segment)
+    }
+
+    /// Whether bytes may be given to `l4_tx`.
+    pub(crate) fn may_take(&self) -> Result<(), FlowError> {
         if self.end.is_some() {
             return Err(FlowError::Closing);
         }
         if self.finish != Finish::No {
             return Err(FlowError::Finished);
         }
+        Ok(())
+    }
+
+    /// Takes bytes to send from the front of `data`.
+    pub(crate) fn l4_tx(&mut self, now: Instant, data: &[u8]) -> usize {
         let taken = self.socket.l4_tx(data);
         if taken > 0 {
             self.moved = now;
             self.bytes_sent += taken as u64;
         }
-        self.wants_room = taken < data.len();
-        Ok(taken)
+        // An earlier promise of room stays.
+        self.wants_room |= taken < data.len();
+        taken
     }
 
     /// The host takes data again.
@@ -201,22 +283,39 @@ impl TcpFlow {
         self.held = false;
     }
 
-    /// FIN follows the data taken so far.
-    pub(crate) fn finish(&mut self) -> Result<(), FlowError> {
-        if self.end.is_some() {
-            return Err(FlowError::Closing);
+    /// Whether `finish` may be called; again is harmless.
+    pub(crate) fn may_finish(&self) -> Result<(), FlowError> {
+        match self.end {
+            Some(_) => Err(FlowError::Closing),
+            None => Ok(()),
         }
+    }
+
+    /// FIN follows the data taken so far.
+    pub(crate) fn finish(&mut self) {
         if self.finish == Finish::No {
             self.finish = Finish::Asked;
             self.wants_room = false;
         }
-        Ok(())
     }
 
-    /// Ends the connection at once, with RST to the peer.
+    /// Ends the connection at once, with RST to a peer that may still send or wait.
     pub(crate) fn abort(&mut self, sockets: &mut Sockets, turn: &mut Turn<'_>) {
-        // RFC 9293 3.10.5: a SYN is not followed by RST.
-        if self.socket.state() != State::SynSent {
+        // RFC 9293 3.10.5: RST in these states only.
+        let resets = match self.socket.state() {
+            State::SynReceived
+            | State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait => true,
+            State::Closed
+            | State::Listen
+            | State::SynSent
+            | State::Closing
+            | State::LastAck
+            | State::TimeWait => false,
+        };
+        if resets && turn.make_room_for_reply() {
             self.socket.abort(sockets, turn, &mut self.wire);
         }
     }
@@ -394,6 +493,12 @@ impl TcpFlow {
         }
     }
 
+    /// Whether the connection has ended, and only what the host has not taken
+    /// keeps the flow.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.end.is_some()
+    }
+
     /// Whether the handshake is incomplete.
     pub(crate) fn is_half_open(&self) -> bool {
         !self.established && self.end.is_none()
@@ -413,6 +518,15 @@ impl TcpFlow {
             retransmits: self.wire.retransmits,
         }
     }
+}
+
+/// Copies a packet with a TCP segment, and takes its FIN away. Its checksum, which
+/// nobody looks at any more, is then wrong.
+fn without_fin<'a>(packet: &IpPacket<'_>, copy: &'a mut Vec<u8>) -> &'a [u8] {
+    copy.extend_from_slice(packet.whole);
+    let segment = packet.whole.len() - packet.payload.len();
+    TcpPacket::new_unchecked(&mut copy[segment..]).set_fin(false);
+    copy
 }
 
 /// See `FlowSnapshot`.

@@ -5,6 +5,7 @@ use core::net::IpAddr;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{IpProtocol, TcpControl, TcpOption, TcpPacket, TcpRepr, TcpSeqNumber};
 
+use super::time_wait::TimeWait;
 use crate::checksum::Sum;
 use crate::counters::DropReason;
 use crate::ip::{self, IpPacket};
@@ -63,6 +64,19 @@ impl<'a> Segment<'a> {
     /// Whether this opens a connection: SYN and nothing that contradicts it.
     pub(crate) fn is_open(&self) -> bool {
         self.syn && self.ack.is_none() && !self.fin && !self.rst
+    }
+
+    /// The segment as if it were only an acknowledgement, next in line.
+    pub(crate) fn bare_ack(&self, rcv_nxt: TcpSeqNumber, ack: TcpSeqNumber) -> TcpRepr<'static> {
+        TcpRepr {
+            src_port: self.tuple.peer_port,
+            dst_port: self.tuple.local_port,
+            control: TcpControl::None,
+            seq_number: rcv_nxt,
+            ack_number: Some(ack),
+            window_len: self.window,
+            ..NO_OPTIONS
+        }
     }
 
     /// The sequence number after the segment: SYN and FIN count (RFC 9293 3.4).
@@ -124,9 +138,7 @@ impl Syn {
             window_scale: self.window_scale,
             max_seg_size: self.mss,
             sack_permitted: self.sack_permitted,
-            sack_ranges: [None; 3],
-            timestamp: None,
-            payload: &[],
+            ..NO_OPTIONS
         }
     }
 }
@@ -160,6 +172,33 @@ fn refusal(end: TcpSeqNumber) -> Bare {
     }
 }
 
+/// Acknowledges all that a connection received.
+pub(crate) fn send_ack(turn: &mut Turn<'_>, tuple: &Tuple, record: TimeWait) {
+    let ack = Bare {
+        control: TcpControl::None,
+        seq: record.snd_nxt,
+        ack: Some(record.rcv_nxt),
+        window: record.window,
+    };
+    send(turn, tuple, ack);
+}
+
+/// What the segments below have in common.
+const NO_OPTIONS: TcpRepr<'static> = TcpRepr {
+    src_port: 0,
+    dst_port: 0,
+    control: TcpControl::None,
+    seq_number: TcpSeqNumber(0),
+    ack_number: None,
+    window_len: 0,
+    window_scale: None,
+    max_seg_size: None,
+    sack_permitted: false,
+    sack_ranges: [None; 3],
+    timestamp: None,
+    payload: &[],
+};
+
 /// A segment without options or data.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bare {
@@ -178,12 +217,7 @@ pub(crate) fn send(turn: &mut Turn<'_>, tuple: &Tuple, bare: Bare) {
         seq_number: bare.seq,
         ack_number: bare.ack,
         window_len: bare.window,
-        window_scale: None,
-        max_seg_size: None,
-        sack_permitted: false,
-        sack_ranges: [None; 3],
-        timestamp: None,
-        payload: &[],
+        ..NO_OPTIONS
     };
     ip::send(
         turn,

@@ -6,12 +6,12 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use smoltcp::iface::{
-    Config as InterfaceConfig, Interface, SocketHandle, SocketSet, SocketStorage,
+    Config as InterfaceConfig, Interface, PollResult, SocketHandle, SocketSet, SocketStorage,
 };
 pub(super) use smoltcp::socket::tcp::State;
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer};
 use smoltcp::time::Duration as SmolDuration;
-use smoltcp::wire::{HardwareAddress, IpEndpoint, IpListenEndpoint, IpProtocol, IpRepr};
+use smoltcp::wire::{HardwareAddress, IpEndpoint, IpListenEndpoint, IpProtocol, IpRepr, TcpRepr};
 
 use super::port::{Port, Shape, smol_instant};
 use super::segment::{self, Syn};
@@ -121,25 +121,27 @@ impl TcpSocket {
         if self.socket_mut().listen(local).is_err() {
             return;
         }
-        let repr = syn.repr(tuple);
-        let header = IpRepr::new(
-            tuple.peer.into(),
-            tuple.local.into(),
-            IpProtocol::Tcp,
-            repr.buffer_len(),
-            64,
-        );
+        self.l3_rx_repr(sockets, turn, wire, tuple, &syn.repr(tuple));
+    }
+
+    /// Takes in a segment of the peer's that is not lying there as a packet.
+    pub(crate) fn l3_rx_repr(
+        &mut self,
+        sockets: &mut Sockets,
+        turn: &mut Turn<'_>,
+        wire: &mut Wire,
+        tuple: &Tuple,
+        repr: &TcpRepr<'_>,
+    ) {
+        let (src, dst) = (tuple.peer, tuple.local);
+        let length = repr.buffer_len();
+        let header = IpRepr::new(src.into(), dst.into(), IpProtocol::Tcp, length, 64);
         // The largest IP header and the largest TCP header.
         let mut packet = [0; 40 + 60];
-        header.emit(&mut packet[..header.header_len()], &ip::checksums());
-        let length = header.header_len() + repr.buffer_len();
-        segment::emit(
-            &repr,
-            &mut packet[header.header_len()..length],
-            tuple.peer,
-            tuple.local,
-        );
-        self.l3_rx(sockets, turn, wire, &packet[..length]);
+        let (ip, rest) = packet.split_at_mut(header.header_len());
+        header.emit(ip, &ip::checksums());
+        segment::emit(repr, &mut rest[..length], src, dst);
+        self.l3_rx(sockets, turn, wire, &packet[..header.header_len() + length]);
     }
 
     /// Sends a SYN when it is next asked to transmit. False when the addresses
@@ -200,11 +202,16 @@ impl TcpSocket {
 
     /// Makes every packet that may go now.
     pub(crate) fn transmit(&mut self, sockets: &mut Sockets, turn: &mut Turn<'_>, wire: &mut Wire) {
-        let mut port = Port::new(turn, wire, None);
-        let now = port.smol_now();
-        while sockets.interface.poll_egress(now, &mut port, &mut self.set)
-            != smoltcp::iface::PollResult::None
-        {}
+        // Each poll makes one packet at most. smoltcp must not be asked without
+        // room for it: it would take a retransmission for made that was not.
+        while turn.make_room() {
+            let mut port = Port::new(turn, wire, None);
+            let now = port.smol_now();
+            let polled = sockets.interface.poll_egress(now, &mut port, &mut self.set);
+            if polled == PollResult::None {
+                break;
+            }
+        }
     }
 
     /// When it next wants to transmit.

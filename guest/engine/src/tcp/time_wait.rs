@@ -1,11 +1,11 @@
 //! TIME-WAIT (RFC 9293 3.6.1): a small record a connection, not a flow.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
 
-use smoltcp::wire::{TcpControl, TcpSeqNumber};
+use smoltcp::wire::TcpSeqNumber;
 
-use super::segment::{self, Bare, Segment};
+use super::segment::{self, Segment};
 use crate::siphash::Key;
 use crate::tuple::Tuple;
 use crate::turn::Turn;
@@ -39,8 +39,8 @@ pub(crate) enum Met {
 pub(crate) struct TimeWaits {
     /// Keyed by the keyed hash of the tuple; the tuple itself decides.
     records: BTreeMap<u64, (Tuple, TimeWait, Instant)>,
-    /// Every record once, by the expiry it had when it was last looked at.
-    queue: VecDeque<(Instant, u64)>,
+    /// The same records, soonest to go first.
+    queue: BTreeSet<(Instant, u64)>,
     key: Key,
     lifetime: Duration,
     most: usize,
@@ -50,7 +50,7 @@ impl TimeWaits {
     pub(crate) fn new(key: Key, lifetime: Duration, most: usize) -> Self {
         Self {
             records: BTreeMap::new(),
-            queue: VecDeque::new(),
+            queue: BTreeSet::new(),
             key,
             lifetime,
             most,
@@ -61,11 +61,10 @@ impl TimeWaits {
         self.records.len()
     }
 
-    /// Whether there is a record of this tuple.
-    pub(crate) fn holds(&self, tuple: &Tuple) -> bool {
-        self.records
-            .get(&tuple.hash(&self.key, 0))
-            .is_some_and(|(held, _, _)| held == tuple)
+    /// Whether there is a record of this tuple that lives at `now`.
+    pub(crate) fn holds(&self, now: Instant, tuple: &Tuple) -> bool {
+        let record = self.records.get(&tuple.hash(&self.key, 0));
+        record.is_some_and(|(held, _, expiry)| held == tuple && *expiry > now)
     }
 
     /// Bytes that the records take.
@@ -75,34 +74,35 @@ impl TimeWaits {
 
     /// When the oldest record may go.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.queue.front().map(|(at, _)| *at)
+        self.queue.first().map(|(at, _)| *at)
     }
 
     pub(crate) fn insert(&mut self, now: Instant, tuple: Tuple, record: TimeWait) {
+        let hash = tuple.hash(&self.key, 0);
+        self.remove(hash);
         while self.records.len() >= self.most {
-            let Some((_, hash)) = self.queue.pop_front() else {
+            let Some((_, oldest)) = self.queue.pop_first() else {
                 break;
             };
-            self.records.remove(&hash);
+            self.records.remove(&oldest);
         }
-        let hash = tuple.hash(&self.key, 0);
         let expiry = now + self.lifetime;
-        if self.records.insert(hash, (tuple, record, expiry)).is_none() {
-            self.queue.push_back((expiry, hash));
+        self.records.insert(hash, (tuple, record, expiry));
+        self.queue.insert((expiry, hash));
+    }
+
+    fn remove(&mut self, hash: u64) {
+        if let Some((_, _, expiry)) = self.records.remove(&hash) {
+            self.queue.remove(&(expiry, hash));
         }
     }
 
     /// Forgets the records whose time is over.
     pub(crate) fn expire(&mut self, now: Instant) {
-        while let Some((at, hash)) = self.queue.front().copied()
+        while let Some((at, hash)) = self.queue.first().copied()
             && at <= now
         {
-            self.queue.pop_front();
-            match self.records.get(&hash) {
-                Some((_, _, expiry)) if *expiry > now => self.queue.push_back((*expiry, hash)),
-                Some(_) => drop(self.records.remove(&hash)),
-                None => {}
-            }
+            self.remove(hash);
         }
     }
 
@@ -115,10 +115,9 @@ impl TimeWaits {
         if *tuple != segment.tuple {
             return Met::Nothing;
         }
-        // RFC 1122 4.2.2.13: a SYN beyond all that was received opens anew. The
-        // queue's entry finds no record and goes by itself.
+        // RFC 1122 4.2.2.13: a SYN beyond all that was received opens anew.
         if segment.is_open() && segment.seq > record.rcv_nxt {
-            self.records.remove(&hash);
+            self.remove(hash);
             return Met::Nothing;
         }
         // RFC 1337: no RST ends TIME-WAIT.
@@ -132,16 +131,13 @@ impl TimeWaits {
             return Met::Record;
         }
         if segment.fin {
+            self.queue.remove(&(*expiry, hash));
             *expiry = turn.now + self.lifetime;
+            self.queue.insert((*expiry, hash));
         }
-        let answer = Bare {
-            control: TcpControl::None,
-            seq: record.snd_nxt,
-            ack: Some(record.rcv_nxt),
-            window: record.window,
-        };
+        let record = *record;
         if turn.make_room_for_reply() {
-            segment::send(turn, &segment.tuple, answer);
+            segment::send_ack(turn, &segment.tuple, record);
         }
         Met::Record
     }

@@ -34,7 +34,7 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    /// The SYN that the flow began with.
+    /// The peer's SYN.
     pub(crate) fn peer_syn(&mut self, syn: &Syn) {
         self.window_received = syn.window;
         self.scale = syn.window_scale.unwrap_or(0);
@@ -43,9 +43,6 @@ impl Wire {
     pub(crate) fn received(&mut self, now: Instant, segment: &Segment<'_>) {
         if segment.rst {
             return;
-        }
-        if segment.syn {
-            self.peer_syn(&Syn::of(segment));
         }
         self.window_received = segment.window;
         let Some(ack) = segment.ack else { return };
@@ -58,6 +55,19 @@ impl Wire {
             self.round_trip_time = Some(now - at);
             self.timed = None;
         }
+    }
+
+    /// Whether data up to `end` goes beyond the window last offered. (Receive
+    /// buffers of at most 65,535 bytes need no scale.)
+    pub(crate) fn is_beyond_window(&self, end: TcpSeqNumber) -> bool {
+        self.sent_any && end > self.acked + usize::from(self.window_sent)
+    }
+
+    /// Whether a segment is next in line, and says nothing but what is known to be
+    /// acknowledged.
+    pub(crate) fn only_repeats_ack(&self, segment: &Segment<'_>) -> bool {
+        let is_bare = segment.payload_length == 0 && !segment.syn && !segment.fin && !segment.rst;
+        is_bare && segment.ack == Some(self.snd_una) && segment.seq == self.acked
     }
 
     /// A segment with the peer's FIN was accepted.
@@ -83,17 +93,15 @@ impl Wire {
             self.acked = packet.ack_number();
         }
         self.window_sent = packet.window_len();
-        if end > self.snd_nxt {
-            // The part that is new may be timed; RFC 6298 3 (Karn) forbids to
-            // time what was sent before.
-            if seq >= self.snd_nxt && self.timed.is_none() {
-                self.timed = Some((end, now));
-            }
-            self.snd_nxt = end;
-        } else if end > self.snd_una && end != seq {
+        let sends_again = seq < self.snd_nxt && end > self.snd_una;
+        if sends_again && end != seq {
+            // RFC 6298 3 (Karn): what was sent twice is not timed.
             self.timed = None;
             self.retransmits += u64::from(data > 0);
+        } else if end > self.snd_nxt && self.timed.is_none() {
+            self.timed = Some((end, now));
         }
+        self.snd_nxt = self.snd_nxt.max(end);
     }
 
     /// Whether the last segment sent began there.
@@ -110,11 +118,26 @@ impl Wire {
     pub(crate) fn time_wait(&self) -> Option<TimeWait> {
         self.peer_end
             .filter(|end| *end == self.acked)
-            .map(|rcv_nxt| TimeWait {
-                snd_nxt: self.snd_nxt,
-                rcv_nxt,
-                window: self.window_sent,
-            })
+            .map(|end| self.record(end))
+    }
+
+    /// What it takes to acknowledge all up to `rcv_nxt`.
+    pub(crate) fn record(&self, rcv_nxt: TcpSeqNumber) -> TimeWait {
+        TimeWait {
+            snd_nxt: self.snd_nxt,
+            rcv_nxt,
+            window: self.window_sent,
+        }
+    }
+
+    /// Whether anything was sent.
+    pub(crate) fn has_sent(&self) -> bool {
+        self.sent_any
+    }
+
+    /// The sequence number after the peer's FIN, once that was accepted.
+    pub(crate) fn peer_end(&self) -> Option<TcpSeqNumber> {
+        self.peer_end
     }
 
     /// The window last offered to the peer. Receive buffers of at most 65,535
