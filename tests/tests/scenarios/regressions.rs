@@ -6,9 +6,9 @@ use l3l4_engine::{
     CloseReason, Config, Event, FiveTuple, FlowError, FlowId, FlowOptions, OpenError, Protocol,
     Verdict,
 };
-use l3l4_tests::craft::{FAMILIES, Family, Peer, ping, udp};
-use l3l4_tests::scene::{Scene, config, on_both, on_both_families};
-use l3l4_tests::wire::{ACK, FIN, RST, SYN};
+use l3l4_tests::craft::{Family, Peer, ping, udp};
+use l3l4_tests::scene::{Scene, config, on_both_families};
+use l3l4_tests::wire::{ACK, FIN, RST};
 
 const WHILE: Duration = Duration::from_millis(500);
 const FINISHED: Event = Event::Closed(CloseReason::Finished);
