@@ -503,3 +503,54 @@ fn an_echo_request_from_its_own_destination_is_not_answered() {
         scene.silence();
     });
 }
+
+/// RFC 9293 SHLD-16: what was in flight when the window shrank to nothing is sent
+/// again when it opens.
+#[test]
+fn a_flight_that_met_a_closed_window_is_resent_when_it_opens() {
+    on_both_families(config(), |scene, family| {
+        let mut peer = Peer::new(family);
+        let flow = scene.connect(&mut peer);
+        scene.tx(flow, &[7; 2000]).unwrap();
+        let flight = scene.segments();
+        assert!(flight.len() >= 2, "{flight:?}");
+        peer.hear(&flight[0]);
+        scene.rx(peer.ack().window(0));
+        scene.wait(Duration::from_millis(100));
+        scene.rx(peer.ack().window(60_000));
+        let mut resent = scene.segments();
+        let watched = scene.watch(Duration::from_secs(30));
+        resent.extend(watched.into_iter().map(|(_, seen)| seen.tcp()));
+        assert!(
+            resent
+                .iter()
+                .any(|segment| segment.seq == peer.expected && segment.payload.len() > 1),
+            "the rest was lost for good: {resent:?}"
+        );
+    });
+}
+
+/// RFC 9293 MUST-36: the window that closed while data was in flight is probed, also
+/// after the retransmission timer fired.
+#[test]
+fn a_window_that_closed_on_data_in_flight_is_probed() {
+    on_both_families(config(), |scene, family| {
+        let mut peer = Peer::new(family);
+        let flow = scene.connect(&mut peer);
+        scene.tx(flow, &[7; 1000]).unwrap();
+        assert_eq!(scene.segments().len(), 1);
+        scene.rx(peer.ack().window(0));
+        let probes = scene.watch(Duration::from_secs(60));
+        assert!(probes.len() >= 4, "{} probes in a minute", probes.len());
+        scene.rx(peer.ack().window(60_000));
+        let mut resent = scene.segments();
+        let watched = scene.watch(Duration::from_secs(90));
+        resent.extend(watched.into_iter().map(|(_, seen)| seen.tcp()));
+        assert!(
+            resent
+                .iter()
+                .any(|segment| segment.seq == peer.expected && segment.payload.len() == 1000),
+            "{resent:?}"
+        );
+    });
+}

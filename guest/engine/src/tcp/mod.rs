@@ -219,7 +219,7 @@ impl TcpFlow {
         rcv_nxt: TcpSeqNumber,
     ) {
         if let Some(ack) = segment.ack {
-            let repr = segment.bare_ack(rcv_nxt, ack);
+            let repr = segment::bare_ack(&segment.tuple, rcv_nxt, ack, segment.window);
             self.socket
                 .l3_rx_repr(sockets, turn, &mut self.wire, &segment.tuple, &repr);
         }
@@ -388,6 +388,10 @@ impl TcpFlow {
         }
         let before = self.wire.retransmits;
         self.socket.transmit(sockets, turn, &mut self.wire);
+        if self.established && self.end.is_none() && self.socket.is_stuck(sockets, turn.now) {
+            self.socket.remind(sockets, turn, &mut self.wire);
+            self.socket.transmit(sockets, turn, &mut self.wire);
+        }
         turn.counters.retransmits += self.wire.retransmits - before;
     }
 

@@ -66,22 +66,26 @@ impl<'a> Segment<'a> {
         self.syn && self.ack.is_none() && !self.fin && !self.rst
     }
 
-    /// The segment as if it were only an acknowledgement, next in line.
-    pub(crate) fn bare_ack(&self, rcv_nxt: TcpSeqNumber, ack: TcpSeqNumber) -> TcpRepr<'static> {
-        TcpRepr {
-            src_port: self.tuple.peer_port,
-            dst_port: self.tuple.local_port,
-            control: TcpControl::None,
-            seq_number: rcv_nxt,
-            ack_number: Some(ack),
-            window_len: self.window,
-            ..NO_OPTIONS
-        }
-    }
-
     /// The sequence number after the segment: SYN and FIN count (RFC 9293 3.4).
     pub(crate) fn end(&self) -> TcpSeqNumber {
         self.seq + self.payload_length + usize::from(self.syn) + usize::from(self.fin)
+    }
+}
+
+/// A segment of the peer's that only acknowledges.
+pub(crate) fn bare_ack(
+    tuple: &Tuple,
+    seq: TcpSeqNumber,
+    ack: TcpSeqNumber,
+    window: u16,
+) -> TcpRepr<'static> {
+    TcpRepr {
+        src_port: tuple.peer_port,
+        dst_port: tuple.local_port,
+        seq_number: seq,
+        ack_number: Some(ack),
+        window_len: window,
+        ..NO_OPTIONS
     }
 }
 

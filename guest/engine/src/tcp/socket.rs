@@ -21,7 +21,7 @@ use crate::ip;
 use crate::siphash::Key;
 use crate::tuple::Tuple;
 use crate::turn::Turn;
-use crate::types::{FlowOptions, FlowState, Instant};
+use crate::types::{FlowOptions, FlowState, Instant, Protocol};
 
 /// What all sockets share: smoltcp's interface, and the key of the initial
 /// sequence numbers.
@@ -209,6 +209,37 @@ impl TcpSocket {
             let now = port.smol_now();
             let polled = sockets.interface.poll_egress(now, &mut port, &mut self.set);
             if polled == PollResult::None {
+                break;
+            }
+        }
+    }
+
+    /// Whether smoltcp has data that the peer has not acknowledged, and nothing
+    /// in mind: it forgets to send again what was in flight when the peer's window
+    /// closed, and to probe a window that closed on a retransmission.
+    pub(crate) fn is_stuck(&self, sockets: &mut Sockets, now: Instant) -> bool {
+        self.send_queue() > 0 && self.deadline(sockets, now).is_none()
+    }
+
+    /// Repeats the peer's last acknowledgement to smoltcp until it minds its data:
+    /// one starts its probes, the third duplicate its retransmission.
+    pub(crate) fn remind(&mut self, sockets: &mut Sockets, turn: &mut Turn<'_>, wire: &mut Wire) {
+        let socket = self.socket();
+        let (Some(local), Some(peer)) = (socket.local_endpoint(), socket.remote_endpoint()) else {
+            return;
+        };
+        let tuple = Tuple {
+            protocol: Protocol::Tcp,
+            local: local.addr.into(),
+            peer: peer.addr.into(),
+            local_port: local.port,
+            peer_port: peer.port,
+        };
+        let repr = wire.last_ack(&tuple);
+        // The first may count as news.
+        for _ in 0..4 {
+            self.l3_rx_repr(sockets, turn, wire, &tuple, &repr);
+            if !self.is_stuck(sockets, turn.now) {
                 break;
             }
         }

@@ -3,10 +3,11 @@
 
 use core::time::Duration;
 
-use smoltcp::wire::{TcpControl, TcpPacket, TcpSeqNumber};
+use smoltcp::wire::{TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
 
-use super::segment::{Segment, Syn};
+use super::segment::{self, Segment, Syn};
 use super::time_wait::TimeWait;
+use crate::tuple::Tuple;
 use crate::types::Instant;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -102,6 +103,11 @@ impl Wire {
             self.timed = Some((end, now));
         }
         self.snd_nxt = self.snd_nxt.max(end);
+    }
+
+    /// The peer's last acknowledgement, as it would repeat it.
+    pub(crate) fn last_ack(&self, tuple: &Tuple) -> TcpRepr<'static> {
+        segment::bare_ack(tuple, self.acked, self.snd_una, self.window_received)
     }
 
     /// Whether the last segment sent began there.
