@@ -184,5 +184,5 @@ fn id(slot: u32, generation: u32) -> FlowId {
 
 const _: () = assert!(
     size_of::<Slot>() <= 128,
-    "a flow that waits costs about 100 bytes"
+    "a flow that waits costs a small record"
 );
