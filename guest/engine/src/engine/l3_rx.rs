@@ -124,8 +124,7 @@ impl Engine {
         if segment.rst {
             return Err(DropReason::StraySegment);
         }
-        // A SYN that also finishes is no SYN of anybody (RFC 9293 3.10.7.2: "any
-        // other control or data-bearing segment … is discarded").
+        // A SYN that also finishes opens nothing and belongs to nothing: silence.
         if segment.syn && segment.ack.is_none() && segment.fin {
             return Err(DropReason::Malformed);
         }

@@ -209,8 +209,8 @@ impl TcpFlow {
     }
 
     /// A segment after the peer's FIN: only what it acknowledges is of interest
-    /// (RFC 9293 3.10.7.4: "segment text is ignored"), which smoltcp does not
-    /// know. What the peer repeats is acknowledged again.
+    /// (RFC 9293 3.10.7.4, CLOSE-WAIT: "Ignore the segment text"), which smoltcp
+    /// does not know. What the peer repeats is acknowledged again.
     fn after_peer_fin(
         &mut self,
         sockets: &mut Sockets,
