@@ -363,9 +363,6 @@ impl TcpFlow {
     }
 
     fn deliver(&mut self, id: FlowId, turn: &mut Turn<'_>) {
-        if self.peer_finish == PeerFinish::Told {
-            return;
-        }
         while !self.held && self.socket.receive_queue() > 0 {
             let (offered, taken) = self.socket.deliver(|data| turn.callbacks.l4_rx(id, data));
             if offered == 0 {

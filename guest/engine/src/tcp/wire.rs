@@ -61,7 +61,7 @@ impl Wire {
     /// Whether data up to `end` goes beyond the window last offered. (Receive
     /// buffers of at most 65,535 bytes need no scale.)
     pub(crate) fn is_beyond_window(&self, end: TcpSeqNumber) -> bool {
-        self.sent_any && end > self.acked + usize::from(self.window_sent)
+        end > self.acked + usize::from(self.window_sent)
     }
 
     /// Whether a segment is next in line, and says nothing but what is known to be
