@@ -9,6 +9,7 @@
 //!   reader that every emitted packet has to pass.
 //! - [`world`]: a smoltcp client at the far end of a link, and an application on
 //!   the near end ([`app`]).
+//! - [`fuzz`]: the bodies of the fuzz targets.
 //! - [`random`]: the only source of chance, and it is seeded.
 #![allow(
     clippy::unwrap_used,
@@ -21,6 +22,7 @@ pub mod app;
 pub mod component;
 pub mod craft;
 pub mod dut;
+pub mod fuzz;
 pub mod host;
 pub mod random;
 pub mod scene;

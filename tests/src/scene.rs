@@ -207,6 +207,12 @@ impl Scene {
         info
     }
 
+    /// Bytes received that the host has not taken, while the flow lives; not part
+    /// of the trace.
+    pub fn receive_queue(&mut self, flow: FlowId) -> Option<u32> {
+        self.dut.flow_info(flow).ok().map(|info| info.receive_queue)
+    }
+
     /// The flows that live.
     pub fn flows(&mut self) -> Vec<FlowId> {
         self.dut.flows()

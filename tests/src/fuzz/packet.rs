@@ -1,0 +1,78 @@
+//! One packet, whatever it is, into an engine that knows flows in several states.
+
+use std::time::Duration;
+
+use l3l4_engine::{Config, FlowOptions, IcmpEchoPolicy, Protocol, Verdict};
+
+use crate::craft::{FAMILIES, Peer, seal, udp};
+use crate::dut::Native;
+use crate::scene::{Scene, config, told};
+
+/// Feeds the packet as it is, then with its checksums made right, so that what lies
+/// behind them is reached.
+pub(super) fn run(data: &[u8]) {
+    let config = Config {
+        // The first byte is the IP version, and its low bits of no great use.
+        icmp_echo: match data.len() % 3 {
+            0 => IcmpEchoPolicy::Answer,
+            1 => IcmpEchoPolicy::Deliver,
+            _ => IcmpEchoPolicy::Drop,
+        },
+        max_flows: 16,
+        tcp_receive_buffer: 4096,
+        tcp_send_buffer: 4096,
+        ..config()
+    };
+    let native = Native::new(config).expect("in bounds");
+    told(Box::new(native), |scene| {
+        scene.host().silent = !super::conversation::is_traced();
+        populate(scene);
+        for packet in [data.to_vec(), seal_any(data)] {
+            scene.sent_packets();
+            scene.rx(packet);
+            let replies = scene.sent_packets().len();
+            // Data that a hostile ACK releases from a full window may go with it.
+            assert!(replies <= 2, "{replies} replies to one packet");
+            scene.wait(Duration::from_secs(2));
+        }
+        scene.wait(Duration::from_secs(30_000));
+        let counters = scene.counters();
+        assert_eq!((counters.flows, counters.time_wait), (0, 0), "flows remain");
+        assert_eq!(counters.memory_bytes, 0, "memory remains");
+    });
+}
+
+/// Flows in the states that a packet from outside can meet, from the addresses and
+/// ports that `craft` uses by default.
+fn populate(scene: &mut Scene) {
+    for family in FAMILIES {
+        scene.sent_packets();
+        let established = scene.connect(&mut Peer::new(family));
+        let _ = scene.tx(established, b"outstanding");
+        scene.sent_packets();
+        let half_closed = scene.connect(&mut Peer::new(family).from_port(40_001));
+        let _ = scene.finish(half_closed);
+        scene.sent_packets();
+        scene.rx(Peer::new(family).from_port(40_002).syn().mss(1400));
+        scene.host().policy = Box::new(|_| Verdict::Wait);
+        scene.rx(Peer::new(family).from_port(40_003).syn().mss(1400));
+        scene.host().policy = Box::new(|_| Verdict::Accept(FlowOptions::default()));
+        scene.rx(udp(family.peer(5000), family.local(53), b"query"));
+        let opened = l3l4_engine::FiveTuple {
+            protocol: Protocol::Tcp,
+            local: family.local(40_004),
+            peer: family.peer(80),
+        };
+        let _ = scene.open(&opened, FlowOptions::default());
+        scene.host().announced.clear();
+    }
+    scene.events();
+}
+
+/// `seal` takes packets of version 4 and 6 only.
+fn seal_any(data: &[u8]) -> Vec<u8> {
+    match data.first().map(|first| first >> 4) {
+        Some(4 | 6) => seal(data.to_vec()),
+        Some(_) | None => data.to_vec(),
+    }
+}
