@@ -328,7 +328,9 @@ impl<'s, 'c, 'd> Tale<'s, 'c, 'd> {
             2 => host.device_room = Some(3),
             _ => host.device_gulp = Some(1),
         }
-        self.scene.poll();
+        if host.packets_kept() {
+            self.scene.poll();
+        }
     }
 
     fn appetite(&mut self) {
