@@ -264,6 +264,40 @@ fn a_repeated_fin_is_acknowledged_while_the_host_holds_back() {
     });
 }
 
+/// smoltcp's TIME-WAIT of 10 s ends when it is next asked to transmit, and drops
+/// what the host has not taken: also when its ACK of the FIN had to wait so long.
+#[test]
+fn data_before_a_fin_outlives_a_device_that_refuses_its_ack() {
+    on_both_families(config(), |scene, family| {
+        let mut peer = Peer::new(family);
+        let flow = scene.connect(&mut peer);
+        scene.finish(flow).unwrap();
+        peer.hear(&scene.tcp());
+        scene.rx(peer.ack());
+        scene.host().appetite.insert(flow, 0);
+        scene.host().device_room = Some(0);
+        let (from, to) = (family.peer(0).ip(), family.local(0).ip());
+        scene.rx(ping(from, to, 1, 1, b""));
+        scene.rx(peer.data(b"the rest").with(FIN));
+        peer.next = peer.next.wrapping_add(1);
+        scene.skip(Duration::from_secs(30));
+        scene.host().device_room = None;
+        scene.poll();
+        scene.host().appetite.remove(&flow);
+        scene.resume(flow).unwrap();
+        assert_eq!(scene.stream(flow), b"the rest");
+        scene.expect_events(flow, &[Event::PeerFinished, FINISHED]);
+        let acks = scene
+            .sent_packets()
+            .into_iter()
+            .filter_map(|seen| match seen.body {
+                l3l4_tests::wire::Body::Tcp(segment) => Some(segment.ack),
+                l3l4_tests::wire::Body::Udp(_) | l3l4_tests::wire::Body::Icmp(_) => None,
+            });
+        assert_eq!(acks.last(), Some(peer.next));
+    });
+}
+
 /// The same while the device has no room for the first ACK.
 #[test]
 fn a_repeated_fin_is_not_reset_while_the_device_refuses() {

@@ -380,7 +380,8 @@ impl TcpFlow {
     fn transmit(&mut self, sockets: &mut Sockets, turn: &mut Turn<'_>) {
         // smoltcp drops received data when its TIME-WAIT ends; a socket that is
         // not asked to transmit stays as it is until the host has all.
-        if self.socket.state() == State::TimeWait && self.wire.peer_fin_acked() {
+        if self.socket.state() == State::TimeWait {
+            self.acknowledge_peer_fin(turn);
             return;
         }
         let before = self.wire.retransmits;
@@ -390,6 +391,17 @@ impl TcpFlow {
             self.socket.transmit(sockets, turn, &mut self.wire);
         }
         turn.counters.retransmits += self.wire.retransmits - before;
+    }
+
+    /// Acknowledges the peer's FIN, and all before it, unless that was done.
+    fn acknowledge_peer_fin(&mut self, turn: &mut Turn<'_>) {
+        if let (Some(rcv_nxt), Some(tuple)) = (self.wire.peer_end(), self.socket.tuple())
+            && !self.wire.peer_fin_acked()
+            && turn.make_room()
+        {
+            segment::send_ack(turn, &tuple, self.wire.record(rcv_nxt));
+            self.wire.acked(rcv_nxt);
+        }
     }
 
     fn report(&mut self, id: FlowId, turn: &mut Turn<'_>) {
@@ -478,9 +490,11 @@ impl TcpFlow {
 
     /// When the socket next wants to transmit.
     fn due(&self, sockets: &mut Sockets, now: Instant) -> Option<Instant> {
-        let waits_for_host = self.socket.state() == State::TimeWait && self.wire.peer_fin_acked();
-        if self.end.is_some() || waits_for_host {
+        if self.end.is_some() {
             return None;
+        }
+        if self.socket.state() == State::TimeWait {
+            return (!self.wire.peer_fin_acked()).then_some(now);
         }
         self.socket.deadline(sockets, now)
     }

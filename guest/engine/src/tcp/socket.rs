@@ -224,16 +224,8 @@ impl TcpSocket {
     /// Repeats the peer's last acknowledgement to smoltcp until it minds its data:
     /// one starts its probes, the third duplicate its retransmission.
     pub(crate) fn remind(&mut self, sockets: &mut Sockets, turn: &mut Turn<'_>, wire: &mut Wire) {
-        let socket = self.socket();
-        let (Some(local), Some(peer)) = (socket.local_endpoint(), socket.remote_endpoint()) else {
+        let Some(tuple) = self.tuple() else {
             return;
-        };
-        let tuple = Tuple {
-            protocol: Protocol::Tcp,
-            local: local.addr.into(),
-            peer: peer.addr.into(),
-            local_port: local.port,
-            peer_port: peer.port,
         };
         let repr = wire.last_ack(&tuple);
         // The first may count as news.
@@ -257,6 +249,19 @@ impl TcpSocket {
 
     pub(crate) fn state(&self) -> State {
         self.socket().state()
+    }
+
+    /// Both ends, while there is a connection.
+    pub(crate) fn tuple(&self) -> Option<Tuple> {
+        let socket = self.socket();
+        let (local, peer) = (socket.local_endpoint()?, socket.remote_endpoint()?);
+        Some(Tuple {
+            protocol: Protocol::Tcp,
+            local: local.addr.into(),
+            peer: peer.addr.into(),
+            local_port: local.port,
+            peer_port: peer.port,
+        })
     }
 
     pub(crate) fn receive_queue(&self) -> usize {

@@ -115,6 +115,11 @@ impl Wire {
         self.sent_any && self.last_sent.0.cast_unsigned() == seq
     }
 
+    /// A segment that smoltcp did not make acknowledged all before `rcv_nxt`.
+    pub(crate) fn acked(&mut self, rcv_nxt: TcpSeqNumber) {
+        self.acked = rcv_nxt;
+    }
+
     /// Whether the peer's FIN was acknowledged.
     pub(crate) fn peer_fin_acked(&self) -> bool {
         self.peer_end == Some(self.acked)
