@@ -16,6 +16,8 @@ mod pcap;
 mod pcapng;
 mod reader;
 mod tap;
+#[cfg(test)]
+mod tests;
 mod window;
 mod writer;
 

@@ -146,6 +146,12 @@ impl<R: Read> Reader<R> {
         self.counters
     }
 
+    /// Bytes of memory for the file's.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.window.capacity()
+    }
+
     /// A capture of nothing but links that cannot be read is not an empty one.
     fn judge_end(&self) -> Result<(), ReadError> {
         let Format::Pcapng(Pcapng {

@@ -30,6 +30,11 @@ impl<D: Device, W: Write> Tap<D, W> {
         }
     }
 
+    /// Ends the watch, and gives the capture.
+    pub fn into_writer(self) -> Writer<W> {
+        self.writer
+    }
+
     fn record(&mut self, direction: Direction, packet: &[u8]) {
         if let Err(error) = self.writer.packet(now(), direction, packet) {
             self.failed.get_or_insert(error);

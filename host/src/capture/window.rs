@@ -84,6 +84,11 @@ impl<R: Read> Window<R> {
         self.buffer.get(place).unwrap_or_default()
     }
 
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// Reads once. 0: the stream has ended.
     fn fill(&mut self) -> io::Result<usize> {
         self.buffer.copy_within(self.held.clone(), 0);

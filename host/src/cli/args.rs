@@ -52,6 +52,7 @@ Examples:
   l3l4 demo                          the whole job, about 64 MiB each way and family
   l3l4 demo --size 1024 --mtu 1500   a gibibyte in packets of Ethernet's size
   l3l4 demo --json | jq .ok          for a program
+  l3l4 demo --size 1 --pcap d.pcapng and then: tshark -r d.pcapng
 
 Exit status:
   0  every byte came back as it was sent
@@ -70,6 +71,9 @@ pub(crate) struct DemoArgs {
     /// Use the client stack in memory at once, no namespace and no TUN device.
     #[arg(long)]
     pub(crate) in_memory: bool,
+    /// Write all packets between the clients and the engine to a pcapng file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pcap: Option<PathBuf>,
 }
 
 /// Echo every TCP and UDP flow that enters a TUN device, until interrupted.
@@ -109,6 +113,9 @@ pub(crate) struct EchoArgs {
     /// Print flows (with -v) and totals as JSON, one object a line.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Write all packets of the device to a pcapng file, as they pass.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pcap: Option<PathBuf>,
 }
 
 /// Write the engine, the WebAssembly component that is embedded in this program.

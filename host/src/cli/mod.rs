@@ -5,6 +5,7 @@ mod component;
 mod demo;
 mod echo;
 mod logging;
+mod pcap;
 mod progress;
 mod totals;
 mod units;
