@@ -9,6 +9,7 @@
 //!   reader that every emitted packet has to pass.
 //! - [`world`]: a smoltcp client at the far end of a link, and an application on
 //!   the near end ([`app`]).
+//! - [`program`]: the built program, for tests that run it.
 //! - [`random`]: the only source of chance, and it is seeded.
 #![allow(
     clippy::unwrap_used,
@@ -22,6 +23,7 @@ pub mod component;
 pub mod craft;
 pub mod dut;
 pub mod host;
+pub mod program;
 pub mod random;
 pub mod scene;
 pub mod trace;
