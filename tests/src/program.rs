@@ -1,19 +1,16 @@
-//! The built program `l3l4`, for tests that run it as a user does.
+//! The built program `l3l4`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
 /// The program of the same sources and profile. Cargo builds it for its own
-/// package's tests only, so it is asked to; what a test links is built already.
-///
-/// # Panics
-///
-/// It cannot be built.
-pub fn program() -> &'static Path {
+/// package's tests only, so it is asked to; what this test links is built already.
+#[must_use]
+pub fn program() -> &'static PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
-        // target/PROFILE/deps/TEST-HASH
+        // target/PROFILE/deps/NAME-HASH
         let this = std::env::current_exe().unwrap();
         let profile = this.ancestors().nth(2).expect("a profile's directory");
         let target = profile.parent().expect("a target directory");
