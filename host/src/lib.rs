@@ -40,6 +40,8 @@ mod seed;
 mod ticker;
 mod types;
 
+#[cfg(feature = "capture")]
+pub mod capture;
 pub mod device;
 pub mod echo;
 #[cfg(all(feature = "tun", target_os = "linux"))]
