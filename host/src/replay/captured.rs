@@ -132,7 +132,10 @@ impl Captured {
     }
 
     fn keep(&mut self, start: u64, data: Vec<u8>, gaps: &mut Gaps) {
-        let longer = self.waiting.get(&start).is_none_or(|old| old.len() < data.len());
+        let longer = self
+            .waiting
+            .get(&start)
+            .is_none_or(|old| old.len() < data.len());
         if !longer {
             return;
         }

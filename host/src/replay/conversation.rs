@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::mapper::{Mapper, Mapping};
 use super::packet::{Headers, SYN, Segment, distance};
 use super::speaker::{Application, Speaker};
-use crate::types::{CloseReason, FiveTuple, FlowId, Instant, Protocol};
+use crate::types::{CloseReason, FiveTuple, FlowId, Instant, Protocol, Verdict};
 
 /// Most bytes of a flow's segments that are kept to be fed again.
 const MOST_HELD: usize = 4 << 20;
@@ -73,6 +73,24 @@ impl Conversation {
         }
     }
 
+    /// The engine announces it, perhaps again.
+    pub(crate) fn announced(&mut self) -> Verdict {
+        let verdict = match self.accepted {
+            true => Verdict::ACCEPT,
+            false => self.speaker.verdict(),
+        };
+        self.undecided = verdict == Verdict::Wait;
+        self.ended = match verdict {
+            Verdict::Accept(_) | Verdict::Wait => None,
+            Verdict::Refuse(_) | Verdict::Drop => Some(CloseReason::Refused),
+        };
+        self.established = false;
+        self.peer_finished = false;
+        self.received = 0;
+        self.held.clear();
+        verdict
+    }
+
     /// The sequence number that the engine expects of the peer.
     pub(crate) fn expected(&self) -> Option<u32> {
         let fin = u32::from(self.peer_finished);
@@ -125,7 +143,11 @@ pub(crate) struct Held {
 impl Held {
     /// Keeps a copy. `false`: there is no room for it.
     pub(crate) fn keep(&mut self, (start, end): (u64, u64), packet: &[u8]) -> bool {
-        if self.segments.get(&start).is_some_and(|(old, _)| *old >= end) {
+        if self
+            .segments
+            .get(&start)
+            .is_some_and(|(old, _)| *old >= end)
+        {
             return true;
         }
         if self.bytes + packet.len() > MOST_HELD {
@@ -160,10 +182,6 @@ impl Held {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.segments.is_empty()
-    }
-
-    pub(crate) fn first(&self) -> Option<u64> {
-        self.segments.keys().next().copied()
     }
 }
 

@@ -41,9 +41,9 @@ fn body(headers: &Headers, packet: &[u8]) -> String {
     }
     let known = match headers.protocol {
         TCP => segment(headers, packet),
-        UDP => headers.sockets(packet).map(|(from, to)| {
-            format!("{from} > {to} udp length {}", length.saturating_sub(8))
-        }),
+        UDP => headers
+            .sockets(packet)
+            .map(|(from, to)| format!("{from} > {to} udp length {}", length.saturating_sub(8))),
         ICMP | ICMPV6 => packet
             .get(headers.transport..headers.transport + 8)
             .map(|message| icmp(headers, message, length.saturating_sub(8))),
@@ -83,9 +83,11 @@ fn options(line: &mut String, segment: &Segment, packet: &[u8]) {
             (MAXIMUM_SEGMENT_SIZE, 4) => write!(line, " mss {}", u16_at(option, 2)),
             (WINDOW_SCALE, 3) => write!(line, " scale {}", option[2]),
             (SACK_PERMITTED, 2) => write!(line, " sack-permitted"),
-            (SACK, length) if length % 8 == 2 => option[2..].chunks_exact(8).try_for_each(|edges| {
-                write!(line, " sack {}-{}", u32_at(edges, 0), u32_at(edges, 4))
-            }),
+            (SACK, length) if length % 8 == 2 => {
+                option[2..].chunks_exact(8).try_for_each(|edges| {
+                    write!(line, " sack {}-{}", u32_at(edges, 0), u32_at(edges, 4))
+                })
+            }
             (TIMESTAMPS, 10) => {
                 let (value, echo) = (u32_at(option, 2), u32_at(option, 6));
                 write!(line, " timestamps {value} {echo}")

@@ -4,9 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::conversation::{Conversation, From};
 use super::mapper::{self, Offers};
-use super::packet::{
-    ACK, Headers, ICMP, ICMPV6, RST, SYN, Segment, TCP, checksum, u16_at,
-};
+use super::packet::{ACK, Headers, ICMP, ICMPV6, RST, SYN, Segment, TCP, checksum, u16_at};
 use super::speaker::Speaker;
 use super::{Checksums, Packet, Replay, ReplayError, Sink};
 use crate::types::{Checksum, FiveTuple, FlowOptions, Instant, Protocol, Verdict};
@@ -130,9 +128,11 @@ impl<S: Sink> Replay<S> {
             self.floor().report.not_fed.cut += 1;
             return Ok(());
         }
-        let agreed = match segment.has(SYN) && !segment.has(ACK) {
-            true => self.agreed(headers, segment),
-            false => None,
+        let agreed = match headers.sockets(&packet.bytes) {
+            Some((from, to)) if segment.flags & (SYN | ACK) == SYN => {
+                self.agreed(from, to, segment)
+            }
+            Some(_) | None => None,
         };
         let offloaded = self.offloaded(headers, &packet.bytes);
         let floor = self.engine.callbacks_mut();
@@ -346,7 +346,10 @@ impl<S: Sink> Replay<S> {
         headers: &Headers,
     ) -> Result<(), ReplayError> {
         let (from, to) = (headers.from, headers.to);
-        let side = match (self.pairs.contains(&(from, to)), self.pairs.contains(&(to, from))) {
+        let side = match (
+            self.pairs.contains(&(from, to)),
+            self.pairs.contains(&(to, from)),
+        ) {
             (true, _) => Some(From::Peer),
             (false, true) => Some(From::Local),
             (false, false) => {
@@ -441,21 +444,17 @@ impl<S: Sink> Replay<S> {
 
     /// What the captured server agreed to, seen by reading ahead: its SYN-ACK, or
     /// what the peer does after it where that is not in the capture.
-    fn agreed(&self, headers: &Headers, syn: &Segment) -> Option<Offers> {
+    fn agreed(&self, from: SocketAddr, to: SocketAddr, syn: &Segment) -> Option<Offers> {
+        let next = syn.seq.wrapping_add(1);
         let answer = self.ahead.iter().find_map(|packet| {
-            let (other, segment) = ahead(packet)?;
-            let answers = segment.has(SYN | ACK)
-                && segment.ack == syn.seq.wrapping_add(1)
-                && (other.from, other.to) == (headers.to, headers.from);
+            let segment = ahead(packet, to, from)?;
+            let answers = segment.has(SYN | ACK) && segment.ack == next;
             answers.then(|| Offers::of(&segment, &packet.bytes))
         });
         answer.or_else(|| {
             self.ahead.iter().find_map(|packet| {
-                let (other, segment) = ahead(packet)?;
-                let goes_on = segment.has(ACK)
-                    && segment.flags & (SYN | RST) == 0
-                    && segment.seq == syn.seq.wrapping_add(1)
-                    && (other.from, other.to) == (headers.from, headers.to);
+                let segment = ahead(packet, from, to)?;
+                let goes_on = segment.flags & (SYN | RST | ACK) == ACK && segment.seq == next;
                 let timestamps = Offers::of(&segment, &packet.bytes).timestamps;
                 goes_on.then_some(Offers {
                     timestamps,
@@ -475,7 +474,7 @@ impl<S: Sink> Replay<S> {
         self.give(now, &packet.bytes, offloaded)
     }
 
-    fn offloaded(&self, headers: &Headers, packet: &[u8]) -> bool {
+    pub(super) fn offloaded(&self, headers: &Headers, packet: &[u8]) -> bool {
         match self.options.checksums {
             Checksums::Detect => headers.is_offloaded(packet),
             Checksums::Verify => false,
@@ -542,16 +541,12 @@ impl<S: Sink> Replay<S> {
     }
 }
 
-/// A TCP segment that was read ahead.
-fn ahead(packet: &Packet) -> Option<((SocketPair), Segment)> {
+/// A TCP segment between these ends that was read ahead.
+fn ahead(packet: &Packet, from: SocketAddr, to: SocketAddr) -> Option<Segment> {
     let headers = packet.headers?;
-    let (from, to) = headers.sockets(&packet.bytes)?;
-    Some((SocketPair { from, to }, headers.tcp(&packet.bytes)?))
-}
-
-struct SocketPair {
-    from: SocketAddr,
-    to: SocketAddr,
+    let ends = headers.sockets(&packet.bytes)?;
+    let wanted = headers.protocol == TCP && ends == (from, to);
+    wanted.then(|| headers.tcp(&packet.bytes))?
 }
 
 /// Messages that quote a packet (RFC 792, RFC 4443 2.1).

@@ -90,12 +90,14 @@ impl<S: Sink> Floor<S> {
         }
     }
 
-    /// A call, with its instant.
+    /// A call, with its instant; further lines are what it was given.
     pub(super) fn call(&mut self, what: impl fmt::Display) {
         if self.sink.wants_lines() {
             let (seconds, rest) = (self.now.0 / 1_000_000_000, self.now.0 % 1_000_000_000);
-            let written = self.sink.line(&format!("{seconds}.{rest:09} {what}"));
-            self.check(written);
+            for line in format!("{seconds}.{rest:09} {what}").lines() {
+                let written = self.sink.line(line);
+                self.check(written);
+            }
         }
     }
 
@@ -173,15 +175,7 @@ impl<S: Sink> Callbacks for Floor<S> {
         let mut verdict = Verdict::ACCEPT;
         if let Some(id) = self.table.with_tuple(tuple) {
             if let Some(conversation) = self.table.of(id) {
-                verdict = match conversation.accepted {
-                    true => Verdict::ACCEPT,
-                    false => conversation.speaker.verdict(),
-                };
-                conversation.undecided = verdict == Verdict::Wait;
-                conversation.ended = match verdict {
-                    Verdict::Accept(_) | Verdict::Wait => None,
-                    Verdict::Refuse(_) | Verdict::Drop => Some(crate::CloseReason::Refused),
-                };
+                verdict = conversation.announced();
             }
             if matches!(verdict, Verdict::Accept(_) | Verdict::Wait) {
                 self.table.join(id, flow);

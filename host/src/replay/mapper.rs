@@ -92,7 +92,7 @@ impl Offers {
         }
     }
 
-    const ALL: Self = Self {
+    pub(crate) const ALL: Self = Self {
         scale: Some(14),
         sack: true,
         timestamps: true,
@@ -190,6 +190,7 @@ impl Mapper {
                 acked: segment.seq,
                 timestamp,
             });
+            self.wanted = None;
             return;
         }
         let Some(engine) = &mut self.engine else {
@@ -211,8 +212,7 @@ impl Mapper {
     ) {
         if segment.has(ACK) && !segment.has(packet::RST) {
             // Where the SYN-ACK was not captured: the handshake's last segment.
-            self.captured_isn
-                .get_or_insert(segment.ack.wrapping_sub(1));
+            self.captured_isn.get_or_insert(segment.ack.wrapping_sub(1));
         }
         let header = &mut packet[segment.header.clone()];
         packet::edit(header, CHECKSUM, offloaded, |header| {
@@ -480,4 +480,3 @@ pub(crate) fn move_quote(message: &mut [u8], quoted: usize, shift: u32) {
         }
     });
 }
-

@@ -77,7 +77,11 @@ impl Headers {
             to: Ipv6Addr::from(array(header, 24)).into(),
             protocol: header[6],
             transport: 40,
-            end: if length == 0 { packet.len() } else { 40 + length },
+            end: if length == 0 {
+                packet.len()
+            } else {
+                40 + length
+            },
             fragment: false,
         };
         // Hop-by-hop, routing and destination options, and fragment (RFC 8200 4).

@@ -79,7 +79,7 @@ impl Script {
                 && block.port.is_none_or(|port| port == tuple.local.port())
         };
         let block = self.blocks.iter().find(fits);
-        block.map_or_else(|| Arc::new([]), |block| Arc::clone(&block.steps))
+        block.map_or_else(Arc::default, |block| Arc::clone(&block.steps))
     }
 }
 
@@ -247,7 +247,9 @@ impl<'a> Words<'a> {
     }
 
     fn unquote(&mut self, word: &str) -> Result<Vec<u8>, ScriptError> {
-        let inner = word.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        let inner = word
+            .strip_prefix('"')
+            .and_then(|rest| rest.strip_suffix('"'));
         let Some(inner) = inner.filter(|_| word.len() > 1) else {
             return Err(self.error("the closing quote is missing"));
         };
@@ -332,7 +334,10 @@ mod tests {
             Step::AfterEnd,
         ];
         assert_eq!(steps(text, Protocol::Tcp, 80), expected);
-        assert_eq!(steps(text, Protocol::Tcp, 81), [Step::Refuse(Refusal::Reset)]);
+        assert_eq!(
+            steps(text, Protocol::Tcp, 81),
+            [Step::Refuse(Refusal::Reset)]
+        );
         assert_eq!(steps(text, Protocol::Udp, 80), [Step::Echo]);
         assert_eq!(steps("tcp 1\n  finish", Protocol::Tcp, 2), []);
     }
@@ -346,8 +351,14 @@ mod tests {
             ("any\n  send \"ä\\q\"", "line 2, column 10: no such escape"),
             ("any\n  send \"a", "line 2, column 8: the closing quote"),
             ("any\n  wait 3h", "line 2, column 8: a time ends in"),
-            ("any\n  wait", "line 2, column 7: a time such as 200ms or 2s is missing"),
-            ("any\n  echo\n  refuse reset", "line 3, column 10: refuse and drop come first"),
+            (
+                "any\n  wait",
+                "line 2, column 7: a time such as 200ms or 2s is missing",
+            ),
+            (
+                "any\n  echo\n  refuse reset",
+                "line 3, column 10: refuse and drop come first",
+            ),
             ("any\n  dance", "line 2, column 3: no such step"),
         ] {
             let error = text.parse::<Script>().expect_err(text).to_string();

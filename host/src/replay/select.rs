@@ -39,7 +39,9 @@ impl Side {
 
 /// Not a [`Side`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not an address, an address and port, or a network (10.0.0.2, 10.0.0.2:443, [fd00::2]:443, 10.0.0.0/8)")]
+#[error(
+    "not an address, an address and port, or a network (10.0.0.2, 10.0.0.2:443, [fd00::2]:443, 10.0.0.0/8)"
+)]
 pub struct NotASide;
 
 impl FromStr for Side {

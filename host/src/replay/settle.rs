@@ -12,6 +12,10 @@ use crate::types::{FlowId, Instant, Protocol};
 /// makes one: less than any retransmission timer (Linux' least is 200 ms).
 const PATIENCE: Duration = Duration::from_millis(40);
 
+/// What is given to the engine in one call: less than a send buffer, so that less
+/// taken means that there is no room.
+const MOST_AT_ONCE: usize = 32 << 10;
+
 /// What a conversation wants.
 enum Wish {
     Acknowledge(Vec<u8>),
@@ -104,7 +108,9 @@ impl<S: Sink> Replay<S> {
         let offloaded = self.offloaded(&headers, &packet);
         let floor = self.engine.callbacks_mut();
         if let Some(conversation) = floor.table.of(id) {
-            conversation.mapper.refresh(&mut packet, &segment, offloaded);
+            conversation
+                .mapper
+                .refresh(&mut packet, &segment, offloaded);
         }
         floor.report.mapped.repeated += 1;
         self.l3_rx(now, &packet, offloaded)
@@ -116,6 +122,7 @@ impl<S: Sink> Replay<S> {
         };
         let mut data = std::mem::take(&mut conversation.speaker.outgoing);
         let given = data.make_contiguous();
+        let given = &given[..given.len().min(MOST_AT_ONCE)];
         let length = given.len();
         let what = format!("l4-tx {flow} {}", piece(given));
         let sent = self.call(now, what, |engine| engine.l4_tx(now, flow, given))?;
