@@ -46,6 +46,8 @@ pub mod device;
 pub mod echo;
 #[cfg(all(feature = "tun", target_os = "linux"))]
 pub mod netns;
+#[cfg(feature = "replay")]
+pub mod replay;
 #[cfg(feature = "tun")]
 pub mod tun;
 
