@@ -8,77 +8,134 @@
 )]
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
+use l3l4_host::Engine;
 use l3l4_host::capture::{Content, Reader};
+use l3l4_host::replay::{Application, Options, Replay, Sink};
 use l3l4_tests::program::program;
 
-/// A capture, and how it is replayed.
+/// A capture, its transcript, and how it is replayed.
 struct Golden {
     capture: &'static str,
     transcript: &'static str,
-    arguments: &'static [&'static str],
+    app: &'static str,
+    mtu: u16,
 }
 
-const fn golden(
-    capture: &'static str,
-    transcript: &'static str,
-    arguments: &'static [&'static str],
-) -> Golden {
+const GOLDENS: [Golden; 9] = [
+    golden("tcp-ipv4.pcapng", "tcp-ipv4.txt", "echo"),
+    golden("tcp-ipv6.pcap", "tcp-ipv6.txt", "captured"),
+    golden("loss-ipv4.pcapng", "loss-ipv4.txt", "echo"),
+    golden("loss-ipv6.pcap", "loss-ipv6.txt", "captured"),
+    golden("reset.pcap", "reset.txt", "captured"),
+    Golden {
+        mtu: 65_535,
+        ..golden("udp.pcap", "udp.txt", "echo")
+    },
+    golden("fragments.pcap", "fragments.txt", "echo"),
+    golden("icmp.pcap", "icmp.txt", "echo"),
+    golden("hostile.pcapng", "hostile.txt", "echo"),
+];
+
+const fn golden(capture: &'static str, transcript: &'static str, app: &'static str) -> Golden {
     Golden {
         capture,
         transcript,
-        arguments,
+        app,
+        mtu: 1500,
     }
 }
 
-const ECHO: &[&str] = &["--app", "echo"];
-const CAPTURED: &[&str] = &["--app", "captured"];
-
-const GOLDENS: [Golden; 9] = [
-    golden("tcp-ipv4.pcapng", "tcp-ipv4.txt", ECHO),
-    golden("tcp-ipv6.pcap", "tcp-ipv6.txt", CAPTURED),
-    golden("loss-ipv4.pcapng", "loss-ipv4.txt", ECHO),
-    golden("loss-ipv6.pcap", "loss-ipv6.txt", CAPTURED),
-    golden("reset.pcap", "reset.txt", CAPTURED),
-    golden("udp.pcap", "udp.txt", &["--app", "echo", "--mtu", "65535"]),
-    golden("fragments.pcap", "fragments.txt", ECHO),
-    golden("icmp.pcap", "icmp.txt", ECHO),
-    golden("hostile.pcapng", "hostile.txt", ECHO),
-];
-
+/// In this process, where the component is compiled once for all of them.
 #[test]
 fn every_capture_replays_as_its_transcript_says() {
     let mut failures = String::new();
     for golden in &GOLDENS {
-        let output = Command::new(program())
-            .arg("replay")
-            .arg(directory().join(golden.capture))
-            .args(golden.arguments)
-            .arg("--expect")
-            .arg(directory().join(golden.transcript))
-            .output()
-            .expect("the program runs");
-        if !output.status.success() {
-            let told = [output.stdout, output.stderr].concat();
-            let told = String::from_utf8_lossy(&told);
-            let Golden {
-                capture,
-                transcript,
-                arguments,
-            } = golden;
-            let arguments = arguments.join(" ");
-            write!(
-                failures,
-                "\n{capture}: {}\n{told}\nIf that is right: (cd tests/golden; l3l4 replay {capture} {arguments} --transcript {transcript})\n",
-                output.status
-            )
-            .unwrap();
+        let found = replay(golden);
+        let text = fs::read_to_string(directory().join(golden.transcript)).unwrap_or_default();
+        let expected: Vec<&str> = text.lines().collect();
+        let same = found
+            .iter()
+            .zip(&expected)
+            .take_while(|(found, expected)| found == *expected)
+            .count();
+        if same == found.len() && same == expected.len() {
+            continue;
         }
+        let Golden {
+            capture,
+            transcript,
+            app,
+            mtu,
+        } = golden;
+        let found = found.get(same).map_or("the end", String::as_str);
+        let expected = expected.get(same).copied().unwrap_or("the end");
+        failures.push_str(&format!(
+            "\n{transcript}, line {}:\nexpected {expected}\nfound    {found}\nif that is right: (cd tests/golden; l3l4 replay {capture} --app {app} --mtu {mtu} --transcript {transcript})\n",
+            same + 1
+        ));
     }
     assert!(failures.is_empty(), "{failures}");
+}
+
+/// The same by the program, as a user does it.
+#[test]
+fn the_program_replays_a_capture_as_its_transcript_says() {
+    let golden = &GOLDENS[0];
+    let output = Command::new(program())
+        .arg("replay")
+        .arg(directory().join(golden.capture))
+        .args(["--app", golden.app, "--expect"])
+        .arg(directory().join(golden.transcript))
+        .output()
+        .expect("the program runs");
+    assert!(output.status.success(), "{output:?}");
+}
+
+fn replay(golden: &Golden) -> Vec<String> {
+    let options = Options {
+        application: match golden.app {
+            "echo" => Application::Echo,
+            "captured" => Application::Captured,
+            other => panic!("an application {other}"),
+        },
+        ..Options::default()
+    };
+    let engine = Engine::builder().seed([0; 32]).mtu(golden.mtu.into());
+    let mut replay = Replay::new(engine, options, Lines::default()).expect("an engine");
+    let mut reader = Reader::open(directory().join(golden.capture)).unwrap();
+    while let Some(captured) = reader.next().unwrap() {
+        let Content::Ip(packet) = captured.content else {
+            panic!("{}, packet {}", golden.capture, captured.number);
+        };
+        replay.packet(captured.at, packet, false).expect("is fed");
+    }
+    let (report, Lines(lines)) = replay.finish(LINGER).expect("ends");
+    assert_eq!(report.traps, 0, "{}", golden.capture);
+    lines
+}
+
+/// How far the program lets time go on after the last packet.
+const LINGER: Duration = Duration::from_secs(120);
+
+/// The transcript.
+#[derive(Default)]
+struct Lines(Vec<String>);
+
+impl Sink for Lines {
+    fn wants_lines(&self) -> bool {
+        true
+    }
+
+    fn line(&mut self, line: &str) -> io::Result<()> {
+        self.0.extend(line.lines().map(str::to_owned));
+        Ok(())
+    }
 }
 
 #[test]
@@ -88,7 +145,7 @@ fn every_file_belongs_to_a_capture() {
         expected.insert(golden.capture.to_owned());
         expected.insert(golden.transcript.to_owned());
     }
-    let found: BTreeSet<String> = std::fs::read_dir(directory())
+    let found: BTreeSet<String> = fs::read_dir(directory())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
