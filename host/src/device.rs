@@ -28,6 +28,24 @@ pub trait Device {
     fn mtu(&self) -> usize;
 }
 
+impl<D: Device + ?Sized> Device for Box<D> {
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (**self).receive(buffer)
+    }
+
+    fn send(&mut self, packet: &[u8]) -> io::Result<()> {
+        (**self).send(packet)
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, want_room: bool) -> io::Result<()> {
+        (**self).wait(timeout, want_room)
+    }
+
+    fn mtu(&self) -> usize {
+        (**self).mtu()
+    }
+}
+
 /// Two devices, each receiving what the other sends, with room for `packets`
 /// packets in each direction.
 ///

@@ -40,10 +40,14 @@ mod seed;
 mod ticker;
 mod types;
 
+#[cfg(feature = "capture")]
+pub mod capture;
 pub mod device;
 pub mod echo;
 #[cfg(all(feature = "tun", target_os = "linux"))]
 pub mod netns;
+#[cfg(feature = "replay")]
+pub mod replay;
 #[cfg(feature = "tun")]
 pub mod tun;
 

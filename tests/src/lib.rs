@@ -7,9 +7,16 @@
 //!   scenario. [`scene::on_both`] runs a story on both and compares the traces.
 //! - [`craft`]: packets made by hand, good and broken; [`wire`]: an independent
 //!   reader that every emitted packet has to pass.
-//! - [`world`]: a smoltcp client at the far end of a link, and an application on
-//!   the near end ([`app`]).
+//! - [`world`]: a smoltcp client ([`stack`]) at the far end of a [`link`], and an
+//!   application on the near end ([`app`]).
+//! - [`sim`]: two ends, two links, all impairments, and the invariants that hold all
+//!   the same.
+//! - [`exchange`]: the words in which a conformance [`case`] is told, over a scene;
+//!   [`segment`]: the segments that it injects and expects; [`known`]: the list of
+//!   known failures and the judgement by it.
+//! - [`isn`]: attacks on initial sequence numbers.
 //! - [`fuzz`]: the bodies of the fuzz targets.
+//! - [`program`]: the built program, for tests that run it.
 //! - [`random`]: the only source of chance, and it is seeded.
 #![allow(
     clippy::unwrap_used,
@@ -24,6 +31,7 @@ pub mod craft;
 pub mod dut;
 pub mod fuzz;
 pub mod host;
+pub mod program;
 pub mod random;
 pub mod scene;
 pub mod trace;

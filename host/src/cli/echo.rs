@@ -11,6 +11,7 @@ use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::args::EchoArgs;
+use super::pcap::Pcap;
 use super::print;
 use super::totals::Totals;
 use super::units::{bytes, words};
@@ -23,6 +24,7 @@ pub(crate) fn run(args: &EchoArgs) -> anyhow::Result<bool> {
             .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
             .context("cannot listen for signals")?;
     }
+    let pcap = Pcap::begin(args.pcap.as_deref(), &args.tun)?;
     let device = Tun::new(&Configuration {
         name: args.tun.clone(),
         addresses: args.addresses.clone(),
@@ -34,7 +36,7 @@ pub(crate) fn run(args: &EchoArgs) -> anyhow::Result<bool> {
     };
     let engine = Engine::builder()
         .mtu(args.mtu.into())
-        .build(Echo::new(device, printer))
+        .build(Echo::new(pcap.watch(device), printer))
         .context("cannot start the engine")?;
     let mut server = Server::new(engine);
 

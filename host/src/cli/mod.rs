@@ -5,7 +5,9 @@ mod component;
 mod demo;
 mod echo;
 mod logging;
+mod pcap;
 mod progress;
+mod replay;
 mod totals;
 mod units;
 
@@ -24,6 +26,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Demo(options) => demo::run(options),
         Command::Echo(options) => echo::run(options),
         Command::Component(options) => component::run(options),
+        Command::Replay(options) => replay::run(options),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -10,9 +10,11 @@ mod memory;
 mod pattern;
 mod report;
 
-use l3l4_host::device;
+use l3l4_host::device::{self, Device};
+use l3l4_host::tun::Tun;
 
 use super::args::DemoArgs;
+use super::pcap::Pcap;
 use super::progress::Progress;
 use super::totals::Totals;
 use super::{explain, print};
@@ -25,23 +27,26 @@ use report::{Report, Step};
 /// Packets in flight each way between the engine and the client in memory.
 const MEMORY_QUEUE: usize = 256;
 
+/// Name of the TUN interface, and in captures.
+const INTERFACE: &str = "l3l4";
+
+/// The clients, the engine's device, and why they are in memory if they are.
+type Joined = (Box<dyn Network>, Box<dyn Device + Send>, Option<String>);
+
 pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<bool> {
     let size = u64::from(args.size) << 20;
     let progress = Progress::new(Job::total(size));
+    let pcap = Pcap::begin(args.pcap.as_deref(), INTERFACE)?;
     progress.step("compiling the component".to_owned());
-    let (network, engine, reason): (Box<dyn Network>, Running, Option<String>) =
-        match private_network(args) {
-            Ok((network, engine)) => (network, engine?, None),
-            Err(reason) => {
-                let (near, far) = device::pair(args.mtu.into(), MEMORY_QUEUE);
-                let engine = Running::start(near, args.mtu)?;
-                (
-                    Box::new(InMemory::start(far, &NETWORKS)?),
-                    engine,
-                    Some(reason),
-                )
-            }
-        };
+    let (network, device, reason): Joined = match private_network(args) {
+        Ok((network, device)) => (network, pcap.watch(device), None),
+        Err(reason) => {
+            let (near, far) = device::pair(args.mtu.into(), MEMORY_QUEUE);
+            let network = InMemory::start(far, &NETWORKS)?;
+            (Box::new(network), pcap.watch(near), Some(reason))
+        }
+    };
+    let engine = Running::start(device, args.mtu)?;
     let job = Job {
         network: &*network,
         progress: &progress,
@@ -89,30 +94,30 @@ fn run_job(job: &Job<'_>, engine: &Running) -> Vec<Step> {
     steps
 }
 
-/// The kernel's clients with an engine behind a TUN device, in a namespace of
+/// The kernel's clients and a TUN device for an engine, in a namespace of
 /// this process's own; or why not.
 #[cfg(target_os = "linux")]
-fn private_network(args: &DemoArgs) -> Result<(Box<dyn Network>, anyhow::Result<Running>), String> {
+fn private_network(args: &DemoArgs) -> Result<(Box<dyn Network>, Tun), String> {
     use l3l4_host::netns;
-    use l3l4_host::tun::{Cidr, Configuration, Tun};
+    use l3l4_host::tun::{Cidr, Configuration};
 
     if args.in_memory {
         return Err("as asked for".to_owned());
     }
     netns::enter().map_err(|error| error.to_string())?;
     let device = Tun::new(&Configuration {
-        name: "l3l4".to_owned(),
+        name: INTERFACE.to_owned(),
         addresses: NETWORKS
             .map(|(address, prefix)| Cidr { address, prefix })
             .into(),
         mtu: args.mtu,
     })
     .map_err(|error| error.to_string())?;
-    Ok((Box::new(kernel::Kernel), Running::start(device, args.mtu)))
+    Ok((Box::new(kernel::Kernel), device))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn private_network(args: &DemoArgs) -> Result<(Box<dyn Network>, anyhow::Result<Running>), String> {
+fn private_network(args: &DemoArgs) -> Result<(Box<dyn Network>, Tun), String> {
     Err(match args.in_memory {
         true => "as asked for".to_owned(),
         false => "private namespaces are a thing of Linux".to_owned(),
