@@ -119,6 +119,12 @@ impl Conversation {
         self.received + u64::from(self.peer_finished)
     }
 
+    /// Whether segments wait for others that never came.
+    pub(crate) fn lacks_data(&self) -> bool {
+        let taken = self.taken();
+        self.held.segments.values().any(|(end, _)| *end > taken)
+    }
+
     /// Whether a packet of the peer has anyone to go to. One that comes when the
     /// flow is over would be a stray of the replay's making: in the capture the
     /// connection ended later.
@@ -178,10 +184,6 @@ impl Held {
 
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.segments.is_empty()
     }
 }
 
@@ -274,7 +276,7 @@ impl Table {
         self.conversations.retain(|id, conversation| {
             let keep = conversation.flow.is_some() || now - conversation.last < MEMORY;
             if !keep {
-                incomplete += u64::from(!conversation.held.is_empty());
+                incomplete += u64::from(conversation.lacks_data());
                 if by_tuple.get(&conversation.tuple) == Some(id) {
                     by_tuple.remove(&conversation.tuple);
                 }

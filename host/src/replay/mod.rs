@@ -283,7 +283,7 @@ impl<S: Sink> Replay<S> {
         listed.truncate(MOST_LISTED);
         let floor = self.engine.callbacks_mut();
         for conversation in floor.table.iter() {
-            floor.report.incomplete += u64::from(!conversation.held.is_empty());
+            floor.report.incomplete += u64::from(conversation.lacks_data());
             if conversation.flow.is_some() {
                 let name = report::name(conversation.tuple.protocol);
                 *floor.report.open.entry(name).or_default() += 1;

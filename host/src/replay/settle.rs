@@ -59,6 +59,7 @@ impl<S: Sink> Replay<S> {
         let conversation = floor.table.of(id)?;
         if conversation.tuple.protocol == Protocol::Tcp {
             if conversation.ended.is_some() {
+                floor.report.incomplete += u64::from(conversation.lacks_data());
                 conversation.held.clear();
                 let speaker = &mut conversation.speaker;
                 floor.report.unsent += speaker.outgoing.len() as u64;
