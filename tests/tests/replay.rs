@@ -599,6 +599,63 @@ fn timestamps_echo_what_was_sent_if_anything_was() {
     assert!(heard.only() == story.asked);
 }
 
+/// TCP Fast Open (RFC 7413): the captured server took data with the SYN. The
+/// engine does not, and its client will not send it again.
+#[test]
+fn data_of_a_syn_is_fed_again() {
+    for options in [captured(), with(Application::Echo)] {
+        let mut story = Story::new(Family::V4);
+        let syn = story.client.syn().mss(1460).payload(b"early ");
+        story.client.next += 6;
+        story.capture(syn);
+        story.server.expected = story.client.next;
+        let syn_ack = story.server.syn_ack().mss(1460);
+        story.capture(syn_ack);
+        story.client_acks();
+        story.asked = b"early ".to_vec();
+        story.asks(2000);
+        story.closes();
+        let (report, heard) = replay(&story.packets, options);
+        assert_ended(&report, &heard, "finished");
+        assert!(heard.only() == story.asked, "{}", heard.lines.join("\n"));
+    }
+}
+
+/// Two network cards, two clocks: a capture need not be in order.
+#[test]
+fn an_answer_captured_before_its_question_is_an_answer() {
+    let mut story = conversation(Family::V4);
+    let (first, second) = (story.packets[0].1.clone(), story.packets[1].1.clone());
+    (story.packets[0].1, story.packets[1].1) = (second, first);
+    for options in [captured(), with(Application::Discard)] {
+        let (report, heard) = replay(&story.packets, options);
+        assert_eq!(report.counters.flows_opened, 0);
+        assert_ended(&report, &heard, "finished");
+        assert!(heard.only() == story.asked);
+    }
+    let options = Options {
+        peers: vec![story.server.peer.to_string().parse().unwrap()],
+        ..captured()
+    };
+    let (report, heard) = replay(&story.packets, options);
+    assert_eq!(report.counters.flows_opened, 1);
+    assert_ended(&report, &heard, "finished");
+    assert!(heard.only() == story.answered && heard.stream() == story.asked);
+}
+
+/// A capture stops somewhere; the flow is as open as it was then.
+#[test]
+fn a_capture_that_ends_early_leaves_its_flow_open() {
+    let mut story = Story::new(Family::V4);
+    story.open();
+    story.asks(5000);
+    story.answers(5000);
+    let (report, heard) = replay(&story.packets, captured());
+    assert_eq!(report.open.get("tcp"), Some(&1), "{:?}", report.ended);
+    assert!(heard.only() == story.asked && heard.stream() == story.answered);
+    assert_eq!(report.counters.retransmits, 0, "all was acknowledged");
+}
+
 #[test]
 fn a_reset_ends_as_it_did() {
     let mut story = Story::new(Family::V4);

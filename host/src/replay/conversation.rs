@@ -194,6 +194,15 @@ pub(crate) enum From {
     Local,
 }
 
+impl From {
+    pub(crate) fn opposite(self) -> Self {
+        match self {
+            Self::Peer => Self::Local,
+            Self::Local => Self::Peer,
+        }
+    }
+}
+
 /// All conversations, by a number of their own: a tuple can be used again while
 /// the engine still has to do with the old one.
 #[derive(Debug, Default)]

@@ -90,17 +90,24 @@ impl<S: Sink> Replay<S> {
             self.stranger(from, to)?;
             return Ok(None);
         }
-        let Some(side) = self.side(from.ip(), Some(from.port()), to.ip(), Some(to.port())) else {
+        let answers = segment.has(ACK);
+        // A capture of several interfaces may have the answer first.
+        let late = answers && self.opening_follows(to, from, segment.ack);
+        let (opener, other) = if late { (to, from) } else { (from, to) };
+        let (one, two) = (Some(opener.port()), Some(other.port()));
+        let Some(mut side) = self.side(opener.ip(), one, other.ip(), two) else {
             self.floor().report.not_fed.not_selected += 1;
             return Ok(None);
         };
-        let answers = segment.has(ACK);
-        if side == From::Local && answers {
+        if late {
+            side = side.opposite();
+        }
+        if side == From::Local && answers && !late {
             // The engine cannot be told of a SYN that was not captured.
             self.stranger(from, to)?;
             return Ok(None);
         }
-        let opened_here = answers || side == From::Local;
+        let opened_here = answers == (side == From::Peer);
         let id = self.add(now, Protocol::Tcp, side, from, to);
         if let Some(conversation) = self.floor().table.of(id) {
             conversation.opened_here = opened_here;
@@ -113,6 +120,15 @@ impl<S: Sink> Replay<S> {
             self.open(now, id)?;
         }
         Ok(Some((id, side)))
+    }
+
+    /// Whether the SYN that `ack` answers is among the packets that were read ahead.
+    fn opening_follows(&self, from: SocketAddr, to: SocketAddr, ack: u32) -> bool {
+        self.ahead.iter().any(|packet| {
+            ahead(packet, from, to).is_some_and(|segment| {
+                segment.flags & (SYN | ACK) == SYN && segment.seq.wrapping_add(1) == ack
+            })
+        })
     }
 
     /// A segment of the side that is fed.
