@@ -500,6 +500,64 @@ fn zeros_stand_for_what_the_server_sent_and_nobody_captured() {
     assert_ended(&report, &heard, "finished");
 }
 
+/// The captured server sent more at once than our engine does: it grows its
+/// congestion window from less. What the client acknowledged is acknowledged as
+/// soon as it is sent.
+#[test]
+fn an_early_acknowledgement_is_made_up_for() {
+    let mut story = Story::new(Family::V4);
+    story.open();
+    let data = story.random.bytes(60_000);
+    for piece in data.chunks(1400) {
+        let segment = story.server.data(piece);
+        story.capture(segment);
+    }
+    story.answered = data;
+    story.client_acks();
+    story.closes();
+    let (report, heard) = replay(&story.packets, captured());
+    assert_clean(&report, &heard);
+    assert!(heard.stream() == story.answered);
+    let mapped = report.mapped;
+    assert!(mapped.clamped > 0 && mapped.added > 0, "{mapped:?}");
+}
+
+/// A snap length of 60 bytes leaves the headers: what the server sent has its
+/// length still. What the client sent cannot be fed.
+#[test]
+fn packets_captured_in_part_are_counted() {
+    let story = conversation(Family::V4);
+    let cut = |side| {
+        let engine = Engine::builder().seed([3; 32]);
+        let mut replay = Replay::new(engine, captured(), Heard::default()).unwrap();
+        for (at, packet) in &story.packets {
+            let segment = wire::read(packet).unwrap().tcp();
+            let is_cut = segment.from == side && packet.len() > 60;
+            let bytes = if is_cut { &packet[..60] } else { packet };
+            replay.packet(*at, bytes, is_cut).unwrap();
+        }
+        replay.finish(Duration::from_secs(120)).unwrap()
+    };
+    let (report, heard) = cut(story.server.peer);
+    assert_ended(&report, &heard, "finished");
+    assert!(heard.only() == story.asked);
+    assert_eq!(heard.stream().len(), story.answered.len());
+    assert_eq!(
+        heard.stream()[..20],
+        story.answered[..20],
+        "what there is of it"
+    );
+    assert!(heard.stream()[20..1400].iter().all(|byte| *byte == 0));
+
+    let (report, heard) = cut(story.client.peer);
+    assert_eq!(
+        report.not_fed.cut, 16,
+        "15 segments of 20,000 bytes, and one of 100"
+    );
+    assert!(heard.received.is_empty());
+    assert_eq!(report.incomplete, 1, "its FIN came");
+}
+
 #[test]
 fn sack_blocks_are_moved_with_the_acknowledgements() {
     let mut story = Story::new(Family::V4);

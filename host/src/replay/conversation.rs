@@ -11,8 +11,14 @@ use crate::types::{CloseReason, FiveTuple, FlowId, Instant, Protocol, Verdict};
 /// Most bytes of a flow's segments that are kept to be fed again.
 const MOST_HELD: usize = 4 << 20;
 
-/// How long a flow that has ended is remembered, for what comes late.
+/// Most bytes that are kept for all flows.
+pub(crate) const MOST_HELD_IN_ALL: usize = 256 << 20;
+
+/// How long a flow that has ended is remembered, for what comes late; and how long
+/// when there are very many.
 const MEMORY: Duration = Duration::from_secs(120);
+const SHORT_MEMORY: Duration = Duration::from_secs(1);
+const VERY_MANY: usize = 65_536;
 
 #[derive(Debug)]
 pub(crate) struct Conversation {
@@ -182,6 +188,10 @@ impl Held {
         None
     }
 
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }
@@ -281,9 +291,13 @@ impl Table {
     /// ones that lack data.
     pub(crate) fn forget(&mut self, now: Instant) -> u64 {
         let mut incomplete = 0;
+        let memory = match self.conversations.len() > VERY_MANY {
+            true => SHORT_MEMORY,
+            false => MEMORY,
+        };
         let by_tuple = &mut self.by_tuple;
         self.conversations.retain(|id, conversation| {
-            let keep = conversation.flow.is_some() || now - conversation.last < MEMORY;
+            let keep = conversation.flow.is_some() || now - conversation.last < memory;
             if !keep {
                 incomplete += u64::from(conversation.lacks_data());
                 if by_tuple.get(&conversation.tuple) == Some(id) {

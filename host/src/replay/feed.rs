@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::conversation::{Conversation, From};
+use super::conversation::{Conversation, From, MOST_HELD_IN_ALL};
 use super::mapper::{self, Offers};
 use super::packet::{ACK, Headers, ICMP, ICMPV6, RST, SYN, Segment, TCP, checksum, u16_at};
+use super::report::name;
 use super::speaker::Speaker;
 use super::{Checksums, Packet, Replay, ReplayError, Sink};
 use crate::types::{Checksum, FiveTuple, FlowOptions, Instant, Protocol, Verdict};
@@ -202,13 +203,14 @@ impl<S: Sink> Replay<S> {
         bytes: &[u8],
         offloaded: bool,
     ) {
-        let Some(conversation) = self.floor().table.of(id) else {
+        let floor = self.engine.callbacks_mut();
+        let Some(conversation) = floor.table.of(id) else {
             return;
         };
         let Some(place @ (_, end)) = conversation.place(segment) else {
             return;
         };
-        let over = conversation.ended.is_some() || end <= conversation.taken();
+        let over = conversation.flow.is_none() || end <= conversation.taken();
         if over || segment.has(RST) || segment.next() == segment.seq {
             return;
         }
@@ -216,8 +218,11 @@ impl<S: Sink> Replay<S> {
         if segment.has(SYN) && segment.length == 0 {
             return;
         }
-        if offloaded || is_intact(headers, bytes) {
+        let has_room = floor.held + bytes.len() <= MOST_HELD_IN_ALL;
+        if has_room && (offloaded || is_intact(headers, bytes)) {
+            floor.held = floor.held.saturating_sub(conversation.held.bytes());
             conversation.held.keep(place, bytes);
+            floor.held += conversation.held.bytes();
         }
     }
 
@@ -444,8 +449,10 @@ impl<S: Sink> Replay<S> {
         let tuple = conversation.tuple;
         // The SYN is a callback of this call, and speaks of the capture's options.
         let what = format!(
-            "flow-open {:?} {} > {}",
-            tuple.protocol, tuple.local, tuple.peer
+            "flow-open {} {} > {}",
+            name(tuple.protocol),
+            tuple.local,
+            tuple.peer
         );
         let options = FlowOptions::default();
         let opened = self.call(now, what, |engine| engine.flow_open(now, &tuple, options))?;
@@ -559,8 +566,7 @@ impl<S: Sink> Replay<S> {
 
 /// A TCP segment between these ends that was read ahead.
 fn ahead(packet: &Packet, from: SocketAddr, to: SocketAddr) -> Option<Segment> {
-    let headers = packet.headers?;
-    let ends = headers.sockets(&packet.bytes)?;
+    let (headers, ends) = (packet.headers?, packet.ends?);
     let wanted = headers.protocol == TCP && ends == (from, to);
     wanted.then(|| headers.tcp(&packet.bytes))?
 }
