@@ -34,6 +34,7 @@ Exit status:
 pub(crate) enum Command {
     Demo(DemoArgs),
     Echo(EchoArgs),
+    Replay(ReplayArgs),
     Component(ComponentArgs),
 }
 
@@ -91,7 +92,7 @@ Examples:
 
 Exit status:
   0  interrupted by SIGINT or SIGTERM
-  1  the device or the engine failed"
+  1  the device or the engine failed, or the record is not whole"
 )]
 pub(crate) struct EchoArgs {
     /// Name of the TUN interface.
@@ -103,10 +104,46 @@ pub(crate) struct EchoArgs {
     /// Bytes of the longest packet.
     #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u16).range(68..))]
     pub(crate) mtu: u16,
+    /// Write all that happens at the engine's border to this file, for l3l4 replay.
+    /// It holds every packet in clear.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
     /// Print flows as they come and go.
     #[arg(short, long)]
     pub(crate) verbose: bool,
     /// Print flows (with -v) and totals as JSON, one object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Repeat a record exactly and compare every output.
+#[derive(Debug, clap::Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  sudo l3l4 echo --tun l3l4 --address 10.9.0.1/24 --record run.l3l4
+  l3l4 replay run.l3l4
+
+Exit status:
+  0  every output is identical
+  1  one is not, or the file cannot be read"
+)]
+pub(crate) struct ReplayArgs {
+    /// A record, as l3l4 echo --record writes it.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The component that the record was made with, when it is not the embedded one.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) component: Option<PathBuf>,
+    /// Replay a record on another component than it was made with, to see what
+    /// differs.
+    #[arg(long)]
+    pub(crate) any_component: bool,
+    /// Write every call and callback to this file as text.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) transcript: Option<PathBuf>,
+    /// Print the result as JSON.
     #[arg(long)]
     pub(crate) json: bool,
 }

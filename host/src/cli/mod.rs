@@ -6,6 +6,7 @@ mod demo;
 mod echo;
 mod logging;
 mod progress;
+mod replay;
 mod totals;
 mod units;
 
@@ -23,6 +24,7 @@ pub(crate) fn main() -> ExitCode {
     let result = match &args.command {
         Command::Demo(options) => demo::run(options),
         Command::Echo(options) => echo::run(options),
+        Command::Replay(options) => replay::run(options),
         Command::Component(options) => component::run(options),
     };
     match result {

@@ -34,7 +34,9 @@ pub enum ReadError {
     #[error("this is no record: it does not begin with {}", String::from_utf8_lossy(&MAGIC))]
     Foreign,
     /// It is one of another version.
-    #[error("the record is of version {0} and this program reads version {VERSION}: use the release that wrote it")]
+    #[error(
+        "the record is of version {0} and this program reads version {VERSION}: use the release that wrote it"
+    )]
     Version(u8),
     /// It ends before the first frame, which names the component.
     #[error("the record ends at offset {0}, before it says what was recorded")]

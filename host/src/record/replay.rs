@@ -27,7 +27,11 @@ pub enum ReplayError {
     #[error(transparent)]
     Read(#[from] ReadError),
     /// The record is of another component.
-    #[error("the record is of the component with SHA-256 {}, and this one has {}: give the other", hex(recorded), hex(given))]
+    #[error(
+        "the record is of the component with SHA-256 {}, and this one has {}: give the other",
+        hex(recorded),
+        hex(given)
+    )]
     OtherComponent {
         /// The SHA-256 that the record names.
         recorded: [u8; 32],
@@ -72,7 +76,10 @@ impl Header {
 }
 
 /// A replay, call by call.
-#[expect(missing_debug_implementations, reason = "it holds an engine and a record")]
+#[expect(
+    missing_debug_implementations,
+    reason = "it holds an engine and a record"
+)]
 pub struct Replay<R: Read + Send + 'static> {
     script: Shared<R>,
     component: Component,
@@ -233,9 +240,7 @@ impl<R: Read + Send + 'static> Engine<Shared<R>> {
                 })
                 .map(drop),
             Call::FlowAbort { now, flow } => self
-                .call(call, |guest, store| {
-                    guest.call_flow_abort(store, now, flow)
-                })
+                .call(call, |guest, store| guest.call_flow_abort(store, now, flow))
                 .map(drop),
             Call::FlowOpen {
                 now,

@@ -29,6 +29,8 @@ pub struct Report {
     pub bytes_in: u64,
     /// Packets taken from `l3_tx`.
     pub packets_out: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
     /// The instants of the first and the last call that had one.
     pub span: Option<(Instant, Instant)>,
     /// How the record ends; none when the replay did not come so far.
@@ -81,6 +83,7 @@ impl Report {
             packets_in: 0,
             bytes_in: 0,
             packets_out: 0,
+            bytes_out: 0,
             span: None,
             ending: None,
             unfinished: None,
@@ -118,7 +121,10 @@ impl Report {
             Frame::Callback(callback) => {
                 *self.callbacks.entry(callback.name()).or_default() += 1;
                 if let Callback::L3Tx { packets, taken } = callback {
-                    self.packets_out += u64::from(*taken).min(packets.len() as u64);
+                    let taken = &packets[..packets.len().min(*taken as usize)];
+                    let lengths = taken.iter().map(|sent| u64::from(sent.packet.length));
+                    self.packets_out += taken.len() as u64;
+                    self.bytes_out += lengths.sum::<u64>();
                 }
             }
             Frame::Outcome(Outcome::Returned(_)) => {}
@@ -168,7 +174,9 @@ fn different_packet(
     bytes: &[u8],
 ) -> Option<(String, String, Option<Vec<u8>>)> {
     let (
-        Frame::Callback(Callback::L3Tx { packets: before, .. }),
+        Frame::Callback(Callback::L3Tx {
+            packets: before, ..
+        }),
         Frame::Callback(Callback::L3Tx { packets: after, .. }),
     ) = (recorded, replayed)
     else {

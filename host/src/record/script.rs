@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::format::{Callback, Frame, Outcome, wit};
-use super::reader::{ReadError, Reader};
+use super::reader::Reader;
 use super::report::{Report, Unfinished};
 use super::text::in_words;
 use crate::callbacks::{Callbacks, Packets};
@@ -125,9 +125,6 @@ impl<R: Read> Script<R> {
     }
 
     fn compare(&mut self, replayed: &Frame<'_>, bytes: &[u8]) -> wasmtime::Result<()> {
-        if self.is_over() {
-            return Err(Stopped.into());
-        }
         let panicking = self.panicking;
         let Some(recorded) = self.peek() else {
             self.beyond(replayed);
@@ -162,7 +159,14 @@ impl<R: Read> Script<R> {
 
     /// The replay goes on where the record has ended within a call.
     fn beyond(&mut self, replayed: &Frame<'_>) {
-        if self.report.damage.is_none() && !matches!(replayed, Frame::Started(_)) {
+        let Report {
+            ending,
+            unfinished,
+            difference,
+            ..
+        } = &self.report;
+        let first = ending.is_some() && unfinished.is_none() && difference.is_none();
+        if first && !matches!(replayed, Frame::Started(_)) {
             self.report.unfinished = Some(Unfinished {
                 call: self.report.all_calls(),
                 during: self.during.clone(),

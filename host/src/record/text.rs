@@ -100,9 +100,9 @@ impl fmt::Display for Outcome {
 impl fmt::Display for Returned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Deadline(deadline)
-            | Self::L3Rx(Ok(deadline))
-            | Self::Flow(Ok(deadline)) => write!(f, "{}", Deadline(*deadline)),
+            Self::Deadline(deadline) | Self::L3Rx(Ok(deadline)) | Self::Flow(Ok(deadline)) => {
+                write!(f, "{}", Deadline(*deadline))
+            }
             Self::Sent(Ok(sent)) => {
                 write!(f, "{} taken, {}", sent.taken, Deadline(sent.deadline))
             }
