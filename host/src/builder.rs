@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::instance::{CallTime, Recipe};
 use crate::link::link;
-use crate::record::{self, Header, Recorder};
+use crate::record::{Header, Recorder};
 use crate::seed::Seeds;
 use crate::tap::Tap;
 use crate::ticker::Ticker;
@@ -303,7 +303,7 @@ impl Builder {
         record: impl Write + Send + 'static,
     ) -> Result<Engine<C>, Error> {
         let header = Header {
-            component: record::hash(&self.component),
+            component: self.component.sha256(),
             component_bytes: self.component.bytes().len() as u64,
             writer: concat!("l3l4-host ", env!("CARGO_PKG_VERSION")).to_owned(),
             guest_memory_limit: self.guest_memory() as u64,

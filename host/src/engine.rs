@@ -254,7 +254,7 @@ impl<C: Callbacks> Engine<C> {
     ///
     /// # Errors
     ///
-    /// [`Error::Flow`] when the flow has ended or finished before.
+    /// [`Error::Flow`] when the flow has ended. To finish again is harmless.
     pub fn flow_finish(&mut self, now: Instant, flow: FlowId) -> Result<Option<Instant>, Error> {
         let (now, flow) = (now.0, flow.0);
         self.call(&Call::FlowFinish { now, flow }, |guest, store| {

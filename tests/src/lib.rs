@@ -22,6 +22,7 @@ pub mod component;
 pub mod craft;
 pub mod dut;
 pub mod host;
+pub mod program;
 pub mod random;
 pub mod scene;
 pub mod trace;

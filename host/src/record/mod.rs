@@ -28,7 +28,6 @@ pub use format::{Bytes, Call, Callback, Digest, Emitted, Frame, Header, Outcome,
 pub use reader::{Ending, ReadError, Reader};
 pub use replay::{Replay, ReplayError, replay};
 pub use report::{Difference, Report, Unfinished};
-pub use writer::hash;
 
 pub(crate) use output::Output;
 pub(crate) use writer::Recorder;

@@ -7,7 +7,6 @@ use super::format::{self, Call, Frame, Header, wit};
 use super::reader::{ReadError, Reader};
 use super::report::Report;
 use super::script::Shared;
-use super::writer::hash;
 use crate::builder::Builder;
 use crate::component::Component;
 use crate::engine::Engine;
@@ -67,7 +66,7 @@ impl Header {
     ///
     /// [`ReplayError::OtherComponent`] when it is not.
     pub fn check(&self, component: &Component) -> Result<(), ReplayError> {
-        let (recorded, given) = (self.component, hash(component));
+        let (recorded, given) = (self.component, component.sha256());
         match recorded == given {
             true => Ok(()),
             false => Err(ReplayError::OtherComponent { recorded, given }),

@@ -2,10 +2,7 @@
 
 use std::io::{self, Write};
 
-use sha2::{Digest as _, Sha256};
-
 use super::format::{self, Frame, Header, MAGIC, VERSION};
-use crate::component::Component;
 use crate::tap::Tap;
 
 /// Callbacks are written when so many bytes have come together, and in any case
@@ -73,9 +70,4 @@ impl Drop for Recorder {
     fn drop(&mut self) {
         self.add(&Frame::End);
     }
-}
-
-/// The SHA-256 by which a record names its component.
-pub fn hash(component: &Component) -> [u8; 32] {
-    Sha256::digest(component.bytes()).into()
 }
