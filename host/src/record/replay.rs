@@ -17,6 +17,11 @@ use crate::types::FlowId;
 /// it was recorded does not stop the replay either. The longest batch takes some
 /// tens of milliseconds.
 const LONGEST_CALL: Duration = Duration::from_secs(10);
+/// Where the record has a limit, a call has this many times as long: what returned
+/// in time on the other machine is to return here too.
+const PATIENCE: u32 = 20;
+/// And never less than this.
+const SHORTEST_LIMIT: Duration = Duration::from_secs(1);
 
 /// Why there is no replay.
 #[derive(Debug, thiserror::Error)]
@@ -166,16 +171,11 @@ impl<R: Read + Send + 'static> Replay<R> {
         configuration: wit::Configuration,
     ) -> Result<(), ReplayError> {
         let memory = usize::try_from(header.guest_memory_limit).unwrap_or(usize::MAX);
-        let limit = header.call_time_limit.map_or(Duration::ZERO, |limit| {
-            Duration::from_nanos(limit).saturating_mul(2)
+        let limit = header.call_time_limit.map_or(LONGEST_CALL, |limit| {
+            let limit = Duration::from_nanos(limit).saturating_mul(PATIENCE);
+            limit.max(SHORTEST_LIMIT)
         });
-        let built = Builder::recorded(
-            &self.component,
-            configuration,
-            memory,
-            limit.max(LONGEST_CALL),
-        )
-        .build_tapped(
+        let built = Builder::recorded(&self.component, configuration, memory, limit).build_tapped(
             self.script.clone(),
             self.script.seeds(),
             Some(Box::new(self.script.clone())),

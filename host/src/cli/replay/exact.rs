@@ -1,7 +1,7 @@
 //! A record, repeated exactly.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,9 +19,18 @@ use super::super::units::{bytes, grouped};
 
 pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<bool> {
     let file = args.file.display();
+    if args.file == Path::new("-") {
+        return repeat(args, BufReader::new(std::io::stdin()), 0);
+    }
     let open = File::open(&args.file).with_context(|| format!("cannot read {file}"))?;
     let size = open.metadata().map_or(0, |metadata| metadata.len());
-    let reader = Reader::new(BufReader::new(open)).with_context(|| file.to_string())?;
+    repeat(args, BufReader::new(open), size)
+}
+
+/// Repeats a record of so many bytes, from its first byte on.
+fn repeat(args: &ReplayArgs, read: impl Read + Send + 'static, size: u64) -> anyhow::Result<bool> {
+    let file = args.file.display();
+    let reader = Reader::new(read).with_context(|| file.to_string())?;
     let component = match &args.component {
         Some(path) => Component::from_file(path)?,
         None => Component::embedded(),
@@ -257,18 +266,21 @@ struct Transcript {
 }
 
 struct Written {
-    file: BufWriter<File>,
+    to: Box<dyn Write + Send>,
     failure: Option<std::io::Error>,
 }
 
 impl Transcript {
     fn create(path: &Path) -> anyhow::Result<Self> {
         let name = path.display().to_string();
-        let file = File::create(path).with_context(|| format!("cannot write {name}"))?;
-        let written = Written {
-            file: BufWriter::new(file),
-            failure: None,
+        let to: Box<dyn Write + Send> = match path == Path::new("-") {
+            true => Box::new(std::io::stdout()),
+            false => {
+                let file = File::create(path).with_context(|| format!("cannot write {name}"))?;
+                Box::new(BufWriter::new(file))
+            }
         };
+        let written = Written { to, failure: None };
         Ok(Self {
             shared: Arc::new(Mutex::new(written)),
             name,
@@ -279,7 +291,7 @@ impl Transcript {
         let shared = Arc::clone(&self.shared);
         move |frame, bytes| {
             let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Err(error) = write_frame(&mut shared.file, frame, bytes) {
+            if let Err(error) = write_frame(&mut shared.to, frame, bytes) {
                 shared.failure.get_or_insert(error);
             }
         }
@@ -287,7 +299,7 @@ impl Transcript {
 
     fn finish(self) -> anyhow::Result<()> {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let flushed = shared.file.flush();
+        let flushed = shared.to.flush();
         let written = shared.failure.take().map_or(flushed, Err);
         written.with_context(|| format!("cannot write {}", self.name))
     }
