@@ -41,11 +41,15 @@ mod tap;
 mod ticker;
 mod types;
 
+#[cfg(feature = "capture")]
+pub mod capture;
 pub mod device;
 pub mod echo;
 #[cfg(all(feature = "tun", target_os = "linux"))]
 pub mod netns;
 pub mod record;
+#[cfg(feature = "replay")]
+pub mod replay;
 #[cfg(feature = "tun")]
 pub mod tun;
 

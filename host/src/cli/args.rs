@@ -1,8 +1,10 @@
 //! What the command line can say.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use clap::{Parser, Subcommand, builder::RangedU64ValueParser};
+use clap::{Parser, Subcommand, ValueEnum, builder::RangedU64ValueParser};
+use l3l4_host::replay::Side;
 use l3l4_host::tun::Cidr;
 use tracing::level_filters::LevelFilter;
 
@@ -24,6 +26,7 @@ Examples:
   sudo l3l4 echo --tun l3l4 --address 10.9.0.1/24 -v
   nc 10.9.0.77 4242                            … and in another terminal
   l3l4 component --output l3l4.wasm            for a host of your own
+  l3l4 replay capture.pcapng --streams out     what every flow received, as files
 
 Exit status:
   0  all went well (demo: every byte came back)
@@ -116,38 +119,6 @@ pub(crate) struct EchoArgs {
     pub(crate) json: bool,
 }
 
-/// Repeat a record exactly and compare every output.
-#[derive(Debug, clap::Args)]
-#[command(
-    verbatim_doc_comment,
-    after_help = "\
-Examples:
-  sudo l3l4 echo --tun l3l4 --address 10.9.0.1/24 --record run.l3l4
-  l3l4 replay run.l3l4
-
-Exit status:
-  0  every output is identical
-  1  one is not, or the file cannot be read"
-)]
-pub(crate) struct ReplayArgs {
-    /// A record, as l3l4 echo --record writes it.
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
-    /// The component that the record was made with, when it is not the embedded one.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) component: Option<PathBuf>,
-    /// Replay a record on another component than it was made with, to see what
-    /// differs.
-    #[arg(long)]
-    pub(crate) any_component: bool,
-    /// Write every call and callback to this file as text.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) transcript: Option<PathBuf>,
-    /// Print the result as JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
 /// Write the engine, the WebAssembly component that is embedded in this program.
 ///
 /// Its world is l3l4:engine/l3l4@0.1.0; it imports nothing but that world's own
@@ -164,4 +135,121 @@ pub(crate) struct ComponentArgs {
     /// The file to write; - is standard output.
     #[arg(short, long, value_name = "FILE", default_value = "l3l4.wasm")]
     pub(crate) output: PathBuf,
+}
+
+/// Feed a capture (pcap, pcapng) to the engine, in the capture's own time; or
+/// repeat a record (l3l4 echo --record) exactly, and compare every output.
+///
+/// Of each flow one side is fed: the one that opened it, or those that --peer
+/// names. The engine speaks for the other side. Sequence numbers of that side are
+/// not those of the captured server, so the fed acknowledgements are moved, and
+/// the conversation goes through to its last byte. Flows whose start was not
+/// captured are counted and left out. Time is that of the capture, so nothing is
+/// waited for, and the same file gives the same transcript.
+#[derive(Debug, clap::Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  l3l4 replay web.pcapng                           does it go through? the summary says
+  l3l4 replay web.pcapng --streams out             what every flow received, as files
+  l3l4 replay web.pcapng --peer 10.0.0.7:443       feed the server's side instead
+  l3l4 replay web.pcapng --app echo --write e.pcapng
+  l3l4 replay run.l3l4                             a record: is every output the same?
+  l3l4 replay web.pcapng --transcript golden.txt   every call and callback …
+  l3l4 replay web.pcapng --expect golden.txt       … and whether they are the same again
+
+A script says what the application does with the flows of a port, in order:
+  tcp 80
+      after 16
+      send \"HTTP/1.1 204 No Content\\r\\n\\r\\n\"
+      wait 200ms
+      finish
+  udp
+      echo
+  any
+      refuse reset
+Steps: after BYTES|end, send \"TEXT\"|BYTES, wait TIME, echo, finish, abort, and as the
+first one refuse reset|port-unreachable|host-unreachable|network-unreachable|prohibited, or drop.
+
+Exit status:
+  0  the whole capture was replayed, and the transcript is as expected;
+     every output of the record is identical
+  1  it is not, the file is damaged, or something failed; the message says what"
+)]
+pub(crate) struct ReplayArgs {
+    /// The capture or record; - is standard input.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// What the application does: captured, echo, discard, or script:FILE.
+    #[arg(long, value_name = "APP", default_value = "captured")]
+    pub(crate) app: String,
+    /// Feed this side: ADDRESS, ADDRESS:PORT or a network; again for more.
+    #[arg(long = "peer", value_name = "SIDE")]
+    pub(crate) peers: Vec<Side>,
+    /// What is believed of the packets' checksums.
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = ChecksumsArg::Detect)]
+    pub(crate) checksums: ChecksumsArg,
+    /// Write the packets of both directions, as they were fed and sent.
+    #[arg(long, value_name = "PCAPNG")]
+    pub(crate) write: Option<PathBuf>,
+    /// Write every call and callback as text; - is standard output.
+    #[arg(long, value_name = "TXT")]
+    pub(crate) transcript: Option<PathBuf>,
+    /// Write what each flow received to a file in this directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) streams: Option<PathBuf>,
+    /// Compare the transcript with this one.
+    #[arg(long, value_name = "TXT")]
+    pub(crate) expect: Option<PathBuf>,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// How far time goes on after the last packet while flows live.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub(crate) linger: u32,
+    /// Bytes of the longest packet that the engine sends.
+    #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u16).range(1280..))]
+    pub(crate) mtu: u16,
+    /// The engine's seed, up to 64 hexadecimal digits.
+    #[arg(long, value_name = "HEX", default_value = "0")]
+    pub(crate) seed: Seed,
+    /// Another engine than the one in this program.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) component: Option<PathBuf>,
+    /// Replay a record on another engine than it was made with, to see what differs.
+    #[arg(long)]
+    pub(crate) any_component: bool,
+}
+
+/// What is believed of the checksums in a capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ChecksumsArg {
+    /// Those that were left to a device are not verified, all others are.
+    Detect,
+    /// All are verified.
+    Verify,
+    /// None is.
+    Ignore,
+}
+
+/// 32 bytes in hexadecimal digits; those that are missing in front are zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seed(pub(crate) [u8; 32]);
+
+impl FromStr for Seed {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WHY: &str = "a seed is 1 to 64 hexadecimal digits";
+        if text.is_empty() || text.len() > 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(WHY);
+        }
+        let digits = format!("{text:0>64}");
+        let mut seed = [0; 32];
+        for (at, byte) in seed.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).map_err(|_| WHY)?;
+        }
+        Ok(Self(seed))
+    }
 }

@@ -24,7 +24,9 @@ mod script;
 mod text;
 mod writer;
 
-pub use format::{Bytes, Call, Callback, Digest, Emitted, Frame, Header, Outcome, Returned, wit};
+pub use format::{
+    Bytes, Call, Callback, Digest, Emitted, Frame, Header, MAGIC, Outcome, Returned, VERSION, wit,
+};
 pub use reader::{Ending, ReadError, Reader};
 pub use replay::{Replay, ReplayError, replay};
 pub use report::{Difference, Report, Unfinished};

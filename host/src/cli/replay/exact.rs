@@ -9,6 +9,7 @@ use anyhow::{Context, anyhow};
 use l3l4_host::record::{
     Bytes, Call, Callback, Difference, Ending, Frame, Reader, Replay, ReplayError, Report,
 };
+use l3l4_host::replay::describe;
 use l3l4_host::{Component, Instant};
 use serde::Serialize;
 
@@ -352,9 +353,4 @@ fn write_packets(
         writeln!(to, "    {direction} {}", describe(packet))?;
     }
     Ok(())
-}
-
-fn describe(packet: &[u8]) -> String {
-    let head = &packet[..packet.len().min(40)];
-    format!("{} bytes: {}", packet.len(), hex(head))
 }
