@@ -5,5 +5,5 @@
 wasmtime::component::bindgen!({
     path: "../wit",
     world: "l3l4:engine/l3l4",
-    additional_derives: [PartialEq, Eq, Hash],
+    additional_derives: [PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize],
 });

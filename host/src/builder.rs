@@ -1,5 +1,6 @@
 //! What an embedder can set before an engine exists.
 
+use std::io::Write;
 use std::time::Duration;
 
 use wasmtime::StoreLimitsBuilder;
@@ -11,7 +12,9 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::instance::{CallTime, Recipe};
 use crate::link::link;
+use crate::record::{Header, Recorder};
 use crate::seed::Seeds;
+use crate::tap::Tap;
 use crate::ticker::Ticker;
 use crate::types::{IcmpEchoPolicy, nanoseconds};
 
@@ -237,6 +240,102 @@ impl Builder {
     /// contract or does not start; [`Error::System`] when there is no random seed
     /// or no thread to be had.
     pub fn build<C: Callbacks>(self, callbacks: C) -> Result<Engine<C>, Error> {
+        let seeds = self.seeds();
+        self.build_tapped(callbacks, seeds, None)
+    }
+
+    /// As [`build`](Self::build), and writes all that crosses the border into the
+    /// engine, with what came of it, as a record that
+    /// [`record::replay`](crate::record::replay) repeats exactly.
+    ///
+    /// What is under way is handed to `record` before the engine is entered, so
+    /// give a [`File`](std::fs::File) without a buffer of its own, and a killed
+    /// process leaves a record up to its last moment. Where `record` fails, the
+    /// record ends and the engine goes on ([`Engine::record_failure`]).
+    ///
+    /// A record holds every packet and all data in clear, and the seed.
+    ///
+    /// ```
+    /// use std::fs::File;
+    /// use std::io::BufReader;
+    /// use l3l4_host::{Batch, Callbacks, Component, Engine, Event, FiveTuple};
+    /// use l3l4_host::{FlowId, Instant, Packets, Verdict, record};
+    ///
+    /// struct Application;
+    ///
+    /// impl Callbacks for Application {
+    ///     fn l3_tx(&mut self, packets: Packets<'_>) -> usize {
+    ///         packets.len()
+    ///     }
+    ///     fn l4_rx(&mut self, _: FlowId, data: &[u8]) -> usize {
+    ///         data.len()
+    ///     }
+    ///     fn flow_new(&mut self, _: FlowId, _: &FiveTuple) -> Verdict {
+    ///         Verdict::ACCEPT
+    ///     }
+    ///     fn flow_event(&mut self, _: FlowId, _: Event) {}
+    /// }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let path = std::env::temp_dir().join(format!("example-{}.l3l4", std::process::id()));
+    /// let mut engine =
+    ///     Engine::builder().build_recorded(Application, File::create(&path)?)?;
+    /// let mut batch = Batch::new();
+    /// batch.push(b"no packet at all");
+    /// engine.l3_rx(Instant(0), &batch)?;
+    /// drop(engine);
+    ///
+    /// let file = BufReader::new(File::open(&path)?);
+    /// let report = record::replay(file, &Component::embedded())?;
+    /// assert!(report.is_identical());
+    /// assert_eq!(report.packets_in, 1);
+    /// # std::fs::remove_file(&path)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`build`](Self::build).
+    pub fn build_recorded<C: Callbacks>(
+        self,
+        callbacks: C,
+        record: impl Write + Send + 'static,
+    ) -> Result<Engine<C>, Error> {
+        let header = Header {
+            component: self.component.sha256(),
+            component_bytes: self.component.bytes().len() as u64,
+            writer: concat!("l3l4-host ", env!("CARGO_PKG_VERSION")).to_owned(),
+            guest_memory_limit: self.guest_memory() as u64,
+            call_time_limit: self.call_time_limit.map(nanoseconds),
+        };
+        let seeds = self.seeds();
+        let recorder = Recorder::new(record, header);
+        self.build_tapped(callbacks, seeds, Some(Box::new(recorder)))
+    }
+
+    /// A builder with the configuration of a record.
+    pub(crate) fn recorded(
+        component: &Component,
+        configuration: Configuration,
+        guest_memory_limit: usize,
+        call_time_limit: Duration,
+    ) -> Self {
+        Self {
+            component: component.clone(),
+            configuration,
+            guest_memory_limit: Some(guest_memory_limit),
+            call_time_limit: Some(call_time_limit),
+            ..Self::new()
+        }
+    }
+
+    pub(crate) fn build_tapped<C: Callbacks>(
+        self,
+        callbacks: C,
+        seeds: Seeds,
+        tap: Option<Box<dyn Tap>>,
+    ) -> Result<Engine<C>, Error> {
         let memory = self.guest_memory();
         let (code, call_time) = match self.call_time_limit {
             None => (self.component.plain()?, None),
@@ -264,10 +363,6 @@ impl Builder {
             .configuration
             .tcp_send_buffer
             .unwrap_or(DEFAULT_SEND_BUFFER);
-        let seeds = match self.seed {
-            None => Seeds::System,
-            Some(seed) => Seeds::Given { seed, instances: 0 },
-        };
         let recipe = Recipe {
             linked,
             configuration: self.configuration,
@@ -275,7 +370,14 @@ impl Builder {
             limits,
             call_time,
         };
-        Engine::start(recipe, callbacks, send_buffer)
+        Engine::start(recipe, callbacks, tap, send_buffer)
+    }
+
+    fn seeds(&self) -> Seeds {
+        match self.seed {
+            None => Seeds::System,
+            Some(seed) => Seeds::Given { seed, instances: 0 },
+        }
     }
 
     /// The guest's memory limit in bytes.

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
+use sha2::{Digest, Sha256};
 use wasmtime::Config;
 use wasmtime::component::Component as Code;
 
@@ -23,6 +24,7 @@ pub struct Component {
 
 struct Shared {
     bytes: Cow<'static, [u8]>,
+    sha256: OnceLock<[u8; 32]>,
     plain: Mutex<Option<Compiled>>,
     interruptible: Mutex<Option<Interruptible>>,
 }
@@ -71,6 +73,7 @@ impl Component {
         Self {
             shared: Arc::new(Shared {
                 bytes,
+                sha256: OnceLock::new(),
                 plain: Mutex::new(None),
                 interruptible: Mutex::new(None),
             }),
@@ -81,6 +84,13 @@ impl Component {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.shared.bytes
+    }
+
+    /// The SHA-256 of [`bytes`](Self::bytes), by which a record names its component.
+    #[must_use]
+    pub fn sha256(&self) -> [u8; 32] {
+        let hash = || Sha256::digest(self.bytes()).into();
+        *self.shared.sha256.get_or_init(hash)
     }
 
     /// Compiles ahead of the first engine without a time limit on its calls.

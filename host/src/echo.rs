@@ -254,6 +254,11 @@ impl<D: Device + 'static, W: Watch> Server<D, W> {
         Ok(())
     }
 
+    /// The engine.
+    pub fn engine(&self) -> &Engine<Echo<D, W>> {
+        &self.engine
+    }
+
     /// The engine's totals.
     pub fn counters(&mut self) -> Result<CounterSnapshot, Error> {
         self.engine.counters()

@@ -1,8 +1,8 @@
 //! The engine: the calls of the contract, on one instance of the component.
 
-use std::fmt;
-use std::mem;
+use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::{fmt, io, mem};
 
 use wasmtime::Store;
 
@@ -15,6 +15,8 @@ use crate::convert::deadline;
 use crate::error::Error;
 use crate::instance::Recipe;
 use crate::link::State;
+use crate::record::{Bytes, Call, Frame, Outcome, Output};
+use crate::tap::Tap;
 use crate::types::{
     CloseReason, CounterSnapshot, Event, FiveTuple, FlowId, FlowOptions, FlowSnapshot, Instant,
     Sent, Verdict,
@@ -40,6 +42,8 @@ pub struct Engine<C: 'static> {
     /// Whether a call is under way: when one starts, a callback of the one before
     /// has panicked.
     inside: bool,
+    /// Whether the guest has been entered and did not return.
+    entered: bool,
     /// More than any `l4_tx` takes: a longer slice is not copied whole.
     most_sent: usize,
 }
@@ -55,9 +59,10 @@ impl<C: Callbacks> Engine<C> {
     pub(crate) fn start(
         mut recipe: Recipe<C>,
         callbacks: C,
+        tap: Option<Box<dyn Tap>>,
         send_buffer: u32,
     ) -> Result<Self, Error> {
-        let mut store = recipe.store(Some(Box::new(callbacks)));
+        let mut store = recipe.store(Some(Box::new(callbacks)), tap);
         let instance = Some(recipe.start(&mut store)?);
         // A longest datagram has to arrive whole, and a longer one to be refused.
         let most_sent = (send_buffer as usize).max(1 << 16);
@@ -66,6 +71,7 @@ impl<C: Callbacks> Engine<C> {
             store,
             instance,
             inside: false,
+            entered: false,
             most_sent,
         })
     }
@@ -95,6 +101,13 @@ impl<C: Callbacks> Engine<C> {
         }
     }
 
+    /// What ended the record ([`Builder::build_recorded`]) before the engine: the
+    /// engine goes on without. None while all is written, and when nothing is
+    /// recorded.
+    pub fn record_failure(&self) -> Option<&io::Error> {
+        self.store.data().tap.as_ref()?.failure()
+    }
+
     /// Received IP packets, in order. A packet that cannot be used is counted
     /// ([`CounterSnapshot::drops`]), never an error.
     ///
@@ -108,9 +121,16 @@ impl<C: Callbacks> Engine<C> {
         if batch.footprint() > Batch::MAX_BYTES {
             return Err(Error::BatchTooLong(batch.footprint()));
         }
-        self.call(|guest, store| guest.call_l3_rx(store, now.0, bytes, packets))?
-            .map(deadline)
-            .map_err(Error::Batch)
+        let call = Call::L3Rx {
+            now: now.0,
+            packets: Cow::Borrowed(packets),
+            bytes: Bytes(bytes),
+        };
+        self.call(&call, |guest, store| {
+            guest.call_l3_rx(store, now.0, bytes, packets)
+        })?
+        .map(deadline)
+        .map_err(Error::Batch)
     }
 
     /// Data to send on a flow.
@@ -128,9 +148,17 @@ impl<C: Callbacks> Engine<C> {
     /// [`Error::Flow`] when the flow cannot send.
     pub fn l4_tx(&mut self, now: Instant, flow: FlowId, data: &[u8]) -> Result<Sent, Error> {
         let data = &data[..data.len().min(self.most_sent)];
-        self.call(|guest, store| guest.call_l4_tx(store, now.0, flow.0, data))?
-            .map(Sent::from)
-            .map_err(Error::Flow)
+        let (now, flow) = (now.0, flow.0);
+        let call = Call::L4Tx {
+            now,
+            flow,
+            data: Bytes(data),
+        };
+        self.call(&call, |guest, store| {
+            guest.call_l4_tx(store, now, flow, data)
+        })?
+        .map(Sent::from)
+        .map_err(Error::Flow)
     }
 
     /// As [`l4_tx`](Self::l4_tx) for one UDP datagram, but from the source address
@@ -149,9 +177,18 @@ impl<C: Callbacks> Engine<C> {
         data: &[u8],
     ) -> Result<Sent, Error> {
         let data = &data[..data.len().min(self.most_sent)];
-        self.call(|guest, store| guest.call_l4_tx_from(store, now.0, flow.0, local.into(), data))?
-            .map(Sent::from)
-            .map_err(Error::Flow)
+        let (now, flow, local) = (now.0, flow.0, local.into());
+        let call = Call::L4TxFrom {
+            now,
+            flow,
+            local,
+            data: Bytes(data),
+        };
+        self.call(&call, |guest, store| {
+            guest.call_l4_tx_from(store, now, flow, local, data)
+        })?
+        .map(Sent::from)
+        .map_err(Error::Flow)
     }
 
     /// Housekeeping, when the last deadline returned has come, or when a device
@@ -163,8 +200,11 @@ impl<C: Callbacks> Engine<C> {
     ///
     /// None of its own.
     pub fn l4_poll(&mut self, now: Instant) -> Result<Option<Instant>, Error> {
-        self.call(|guest, store| guest.call_l4_poll(store, now.0))
-            .map(deadline)
+        let now = now.0;
+        self.call(&Call::L4Poll { now }, |guest, store| {
+            guest.call_l4_poll(store, now)
+        })
+        .map(deadline)
     }
 
     /// The verdict on a flow for which `flow_new` said [`Verdict::Wait`].
@@ -181,9 +221,13 @@ impl<C: Callbacks> Engine<C> {
         flow: FlowId,
         verdict: Verdict,
     ) -> Result<Option<Instant>, Error> {
-        self.call(|guest, store| guest.call_flow_verdict(store, now.0, flow.0, verdict.into()))?
-            .map(deadline)
-            .map_err(Error::Flow)
+        let (now, flow, verdict) = (now.0, flow.0, verdict.into());
+        let call = Call::FlowVerdict { now, flow, verdict };
+        self.call(&call, |guest, store| {
+            guest.call_flow_verdict(store, now, flow, verdict)
+        })?
+        .map(deadline)
+        .map_err(Error::Flow)
     }
 
     /// The application can take data of this flow again: what stayed is offered
@@ -195,9 +239,12 @@ impl<C: Callbacks> Engine<C> {
     ///
     /// [`Error::Flow`] when the flow has ended.
     pub fn flow_resume(&mut self, now: Instant, flow: FlowId) -> Result<Option<Instant>, Error> {
-        self.call(|guest, store| guest.call_flow_resume(store, now.0, flow.0))?
-            .map(deadline)
-            .map_err(Error::Flow)
+        let (now, flow) = (now.0, flow.0);
+        self.call(&Call::FlowResume { now, flow }, |guest, store| {
+            guest.call_flow_resume(store, now, flow)
+        })?
+        .map(deadline)
+        .map_err(Error::Flow)
     }
 
     /// The local side has sent all. TCP: FIN follows the data taken so far;
@@ -207,11 +254,14 @@ impl<C: Callbacks> Engine<C> {
     ///
     /// # Errors
     ///
-    /// [`Error::Flow`] when the flow has ended or finished before.
+    /// [`Error::Flow`] when the flow has ended. To finish again is harmless.
     pub fn flow_finish(&mut self, now: Instant, flow: FlowId) -> Result<Option<Instant>, Error> {
-        self.call(|guest, store| guest.call_flow_finish(store, now.0, flow.0))?
-            .map(deadline)
-            .map_err(Error::Flow)
+        let (now, flow) = (now.0, flow.0);
+        self.call(&Call::FlowFinish { now, flow }, |guest, store| {
+            guest.call_flow_finish(store, now, flow)
+        })?
+        .map(deadline)
+        .map_err(Error::Flow)
     }
 
     /// Ends the flow at once. TCP: RST; data not yet sent or not yet taken is gone.
@@ -222,9 +272,12 @@ impl<C: Callbacks> Engine<C> {
     ///
     /// [`Error::Flow`] when the flow has ended.
     pub fn flow_abort(&mut self, now: Instant, flow: FlowId) -> Result<Option<Instant>, Error> {
-        self.call(|guest, store| guest.call_flow_abort(store, now.0, flow.0))?
-            .map(deadline)
-            .map_err(Error::Flow)
+        let (now, flow) = (now.0, flow.0);
+        self.call(&Call::FlowAbort { now, flow }, |guest, store| {
+            guest.call_flow_abort(store, now, flow)
+        })?
+        .map(deadline)
+        .map_err(Error::Flow)
     }
 
     /// Opens a flow from any local to any peer address. TCP: SYN is sent, and
@@ -241,12 +294,19 @@ impl<C: Callbacks> Engine<C> {
         tuple: &FiveTuple,
         options: FlowOptions,
     ) -> Result<(FlowId, Option<Instant>), Error> {
+        let call = Call::FlowOpen {
+            now: now.0,
+            tuple: tuple.into(),
+            options: options.into(),
+        };
         let (flow, next) = self
-            .call(|guest, store| guest.call_flow_open(store, now.0, tuple.into(), options.into()))?
+            .call(&call, |guest, store| {
+                guest.call_flow_open(store, now.0, tuple.into(), options.into())
+            })?
             .map_err(Error::Open)?;
         let flow = FlowId(flow);
         tracing::debug!(%flow, ?tuple, "flow_open");
-        self.store.data_mut().live.insert(flow);
+        self.opened(flow);
         Ok((flow, deadline(next)))
     }
 
@@ -256,9 +316,12 @@ impl<C: Callbacks> Engine<C> {
     ///
     /// [`Error::Flow`] when the flow has ended.
     pub fn flow_info(&mut self, flow: FlowId) -> Result<FlowSnapshot, Error> {
-        self.call(|guest, store| guest.call_flow_info(store, flow.0))?
-            .map(FlowSnapshot::from)
-            .map_err(Error::Flow)
+        let flow = flow.0;
+        self.call(&Call::FlowInfo { flow }, |guest, store| {
+            guest.call_flow_info(store, flow)
+        })?
+        .map(FlowSnapshot::from)
+        .map_err(Error::Flow)
     }
 
     /// The flows that live, in the order of their slots.
@@ -267,7 +330,7 @@ impl<C: Callbacks> Engine<C> {
     ///
     /// None of its own.
     pub fn flows(&mut self) -> Result<Vec<FlowId>, Error> {
-        let flows = self.call(|guest, store| guest.call_flows(store))?;
+        let flows = self.call(&Call::Flows, |guest, store| guest.call_flows(store))?;
         Ok(flows.into_iter().map(FlowId).collect())
     }
 
@@ -277,35 +340,53 @@ impl<C: Callbacks> Engine<C> {
     ///
     /// None of its own.
     pub fn counters(&mut self) -> Result<CounterSnapshot, Error> {
-        self.call(|guest, store| guest.call_counters(store))
+        self.call(&Call::Counters, |guest, store| guest.call_counters(store))
             .map(CounterSnapshot::from)
+    }
+
+    /// The application hears of this flow from here.
+    pub(crate) fn opened(&mut self, flow: FlowId) {
+        self.store.data_mut().live.insert(flow);
     }
 
     /// One call of an export. The only errors that wasmtime reports here are
     /// traps, and an instance that trapped cannot be entered again.
-    fn call<R>(
+    pub(crate) fn call<R: Output>(
         &mut self,
-        call: impl FnOnce(&Guest, &mut Store<State<C>>) -> wasmtime::Result<R>,
+        call: &Call<'_>,
+        enter: impl FnOnce(&Guest, &mut Store<State<C>>) -> wasmtime::Result<R>,
     ) -> Result<R, Error> {
         if mem::replace(&mut self.inside, true) {
             tracing::error!("a callback panicked and left the guest in the middle of a call");
+            if mem::take(&mut self.entered) {
+                self.tell(|| Frame::Outcome(Outcome::Panicked))
+                    .map_err(trapped)?;
+            }
             self.replace_instance();
         }
-        let outcome = self.enter(call);
+        let outcome = self.enter(call, enter);
         self.inside = false;
         outcome
     }
 
-    fn enter<R>(
+    fn enter<R: Output>(
         &mut self,
-        call: impl FnOnce(&Guest, &mut Store<State<C>>) -> wasmtime::Result<R>,
+        call: &Call<'_>,
+        enter: impl FnOnce(&Guest, &mut Store<State<C>>) -> wasmtime::Result<R>,
     ) -> Result<R, Error> {
-        let instance = match &self.instance {
-            Some(instance) => instance,
-            None => self.instance.insert(self.recipe.start(&mut self.store)?),
-        };
+        if self.instance.is_none() {
+            self.renew()?;
+        }
+        self.tell(|| Frame::Call(call.clone())).map_err(trapped)?;
         self.recipe.allow_time(&mut self.store);
-        let outcome = call(instance.l3l4_engine_engine(), &mut self.store);
+        let Some(instance) = &self.instance else {
+            unreachable!("it was made above")
+        };
+        self.entered = true;
+        let outcome = enter(instance.l3l4_engine_engine(), &mut self.store);
+        self.entered = false;
+        self.tell(|| Frame::Outcome(Outcome::of(&outcome)))
+            .map_err(trapped)?;
         outcome.map_err(|trap| {
             tracing::error!(error = format!("{trap:#}"), "the guest trapped");
             let flows_lost = self.replace_instance();
@@ -317,20 +398,42 @@ impl<C: Callbacks> Engine<C> {
     /// Puts a new instance in the place of one that cannot go on, and tells the
     /// application that the flows are gone. Returns how many.
     fn replace_instance(&mut self) -> usize {
-        let state = self.store.data_mut();
-        let lost = mem::take(&mut state.live);
-        let callbacks = state.callbacks.take();
-        self.store = self.recipe.store(callbacks);
-        self.instance = self
-            .recipe
-            .start(&mut self.store)
-            .inspect_err(|error| tracing::error!(%error, "no new instance"))
-            .ok();
+        let lost = mem::take(&mut self.store.data_mut().live);
+        if let Err(error) = self.renew() {
+            tracing::error!(%error, "no new instance");
+        }
         for &flow in &lost {
             let closed = Event::Closed(CloseReason::EngineLost);
             self.callbacks_mut().flow_event(flow, closed);
         }
         lost.len()
+    }
+
+    /// Makes a new instance, in a store of its own: one that did not start leaves
+    /// what it took in its store.
+    pub(crate) fn renew(&mut self) -> Result<(), Error> {
+        self.instance = None;
+        let state = self.store.data_mut();
+        let (callbacks, tap) = (state.callbacks.take(), state.tap.take());
+        self.store = self.recipe.store(callbacks, tap);
+        self.instance = Some(self.recipe.start(&mut self.store)?);
+        Ok(())
+    }
+
+    /// Tells who watches the border, if anyone does.
+    fn tell<'a>(&mut self, frame: impl FnOnce() -> Frame<'a>) -> wasmtime::Result<()> {
+        match &mut self.store.data_mut().tap {
+            Some(tap) => tap.crossed(&frame(), &[]),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The end of a replay, as its driver hears of it.
+fn trapped(stop: wasmtime::Error) -> Error {
+    Error::Trap {
+        flows_lost: 0,
+        source: stop.into(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! How an instance of the component is made, the first time and after a trap.
 
+use std::error::Error as _;
 use std::sync::Arc;
 
 use wasmtime::{Store, StoreLimits};
@@ -8,7 +9,9 @@ use crate::bindings::l3l4::engine::types::Configuration;
 use crate::bindings::{L3l4, L3l4Pre};
 use crate::error::Error;
 use crate::link::State;
+use crate::record::Frame;
 use crate::seed::Seeds;
+use crate::tap::Tap;
 use crate::ticker::Ticker;
 
 /// All it takes to make one more instance of the same kind.
@@ -30,8 +33,12 @@ pub(crate) struct CallTime {
 
 impl<C: 'static> Recipe<C> {
     /// A store for one instance.
-    pub(crate) fn store(&self, callbacks: Option<Box<C>>) -> Store<State<C>> {
-        let state = State::new(callbacks, self.limits.clone());
+    pub(crate) fn store(
+        &self,
+        callbacks: Option<Box<C>>,
+        tap: Option<Box<dyn Tap>>,
+    ) -> Store<State<C>> {
+        let state = State::new(callbacks, tap, self.limits.clone());
         let mut store = Store::new(self.linked.engine(), state);
         store.limiter(|state| &mut state.limits);
         store
@@ -47,6 +54,20 @@ impl<C: 'static> Recipe<C> {
     /// Makes an instance and configures it.
     pub(crate) fn start(&mut self, store: &mut Store<State<C>>) -> Result<L3l4, Error> {
         self.configuration.seed = self.seeds.next().map_err(Error::System)?;
+        if let Some(tap) = &mut store.data_mut().tap {
+            let instance = Frame::Instance(Box::new(self.configuration));
+            tap.crossed(&instance, &[]).map_err(stopped)?;
+        }
+        let started = self.configured(store);
+        if let Some(tap) = &mut store.data_mut().tap {
+            let outcome = started.as_ref().map(drop).map_err(whole_text);
+            tap.crossed(&Frame::Started(outcome), &[])
+                .map_err(stopped)?;
+        }
+        started
+    }
+
+    fn configured(&self, store: &mut Store<State<C>>) -> Result<L3l4, Error> {
         self.allow_time(store);
         let instance = self
             .linked
@@ -60,4 +81,19 @@ impl<C: 'static> Recipe<C> {
         tracing::debug!("engine instance started");
         Ok(instance)
     }
+}
+
+fn stopped(stop: wasmtime::Error) -> Error {
+    Error::Start(stop.into())
+}
+
+/// An error with its causes, in a line.
+fn whole_text(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }

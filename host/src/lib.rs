@@ -37,6 +37,7 @@ mod error;
 mod instance;
 mod link;
 mod seed;
+mod tap;
 mod ticker;
 mod types;
 
@@ -46,6 +47,7 @@ pub mod device;
 pub mod echo;
 #[cfg(all(feature = "tun", target_os = "linux"))]
 pub mod netns;
+pub mod record;
 #[cfg(feature = "replay")]
 pub mod replay;
 #[cfg(feature = "tun")]

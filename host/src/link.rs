@@ -14,6 +14,8 @@ use crate::bindings::L3l4Pre;
 use crate::bindings::l3l4::engine::types as wit;
 use crate::callbacks::{Callbacks, Packets};
 use crate::component::Compiled;
+use crate::record::{Callback, Digest, Emitted, Frame};
+use crate::tap::Tap;
 use crate::types::{Event, FlowId, Packet, Verdict};
 
 /// More flows than any configuration allows: a guest that announces so many is
@@ -24,6 +26,8 @@ const MOST_FLOWS: usize = 1 << 20;
 pub(crate) struct State<C> {
     /// `None` while a callback runs.
     pub(crate) callbacks: Option<Box<C>>,
+    /// Who watches the border. `None` also while a callback runs.
+    pub(crate) tap: Option<Box<dyn Tap>>,
     /// The flows of which the application has heard, and not yet that they closed.
     pub(crate) live: BTreeSet<FlowId>,
     /// The records of one `l3-tx`, kept for their memory.
@@ -32,9 +36,14 @@ pub(crate) struct State<C> {
 }
 
 impl<C> State<C> {
-    pub(crate) fn new(callbacks: Option<Box<C>>, limits: StoreLimits) -> Self {
+    pub(crate) fn new(
+        callbacks: Option<Box<C>>,
+        tap: Option<Box<dyn Tap>>,
+        limits: StoreLimits,
+    ) -> Self {
         Self {
             callbacks,
+            tap,
             live: BTreeSet::new(),
             packets: Vec::new(),
             limits,
@@ -73,7 +82,7 @@ fn l3_tx<C: Callbacks>(
     for packet in packets.iter(&mut store)? {
         records.push(packet?);
     }
-    let taken = with_callbacks(&mut store, |callbacks, store| {
+    let taken = with_callbacks(&mut store, |callbacks, tap, store| {
         let Some(packets) = Packets::new(bytes.as_le_slice(store), &records) else {
             bail!("l3-tx: the packets' lengths do not add up to the length of the bytes");
         };
@@ -82,10 +91,22 @@ fn l3_tx<C: Callbacks>(
             bytes = packets.bytes().len(),
             "l3_tx"
         );
-        Ok(callbacks.l3_tx(packets))
+        let taken = saturated(callbacks.l3_tx(packets));
+        if let Some(tap) = tap {
+            let packets_sent = packets.iter().map(|(packet, bytes)| Emitted {
+                packet,
+                digest: Digest::of(bytes),
+            });
+            let made = Callback::L3Tx {
+                packets: packets_sent.collect(),
+                taken,
+            };
+            tap.crossed(&Frame::Callback(made), packets.bytes())?;
+        }
+        Ok(taken)
     })?;
     store.data_mut().packets = records;
-    Ok((saturated(taken),))
+    Ok((taken,))
 }
 
 fn l4_rx<C: Callbacks>(
@@ -93,11 +114,22 @@ fn l4_rx<C: Callbacks>(
     flow: FlowId,
     data: &WasmList<u8>,
 ) -> Result<(u32,)> {
-    let taken = with_callbacks(&mut store, |callbacks, store| {
+    let taken = with_callbacks(&mut store, |callbacks, tap, store| {
         tracing::trace!(%flow, bytes = data.len(), "l4_rx");
-        Ok(callbacks.l4_rx(flow, data.as_le_slice(store)))
+        let data = data.as_le_slice(store);
+        let taken = saturated(callbacks.l4_rx(flow, data));
+        if let Some(tap) = tap {
+            let made = Callback::L4Rx {
+                flow: flow.0,
+                length: saturated(data.len()),
+                digest: Digest::of(data),
+                taken,
+            };
+            tap.crossed(&Frame::Callback(made), data)?;
+        }
+        Ok(taken)
     })?;
-    Ok((saturated(taken),))
+    Ok((taken,))
 }
 
 fn flow_new<C: Callbacks>(
@@ -108,9 +140,19 @@ fn flow_new<C: Callbacks>(
     if store.data().live.len() >= MOST_FLOWS {
         bail!("flow-new: more than {MOST_FLOWS} flows");
     }
+    let announced = tuple;
     let tuple = tuple.into();
-    let verdict = with_callbacks(&mut store, |callbacks, _| {
-        Ok(callbacks.flow_new(flow, &tuple))
+    let verdict = with_callbacks(&mut store, |callbacks, tap, _| {
+        let verdict = callbacks.flow_new(flow, &tuple);
+        if let Some(tap) = tap {
+            let made = Callback::FlowNew {
+                flow: flow.0,
+                tuple: announced,
+                verdict: verdict.into(),
+            };
+            tap.crossed(&Frame::Callback(made), &[])?;
+        }
+        Ok(verdict)
     })?;
     tracing::debug!(%flow, ?tuple, ?verdict, "flow_new");
     match verdict {
@@ -134,8 +176,13 @@ fn flow_event<C: Callbacks>(
             tracing::trace!(%flow, ?event, "flow_event");
         }
     }
-    with_callbacks(&mut store, |callbacks, _| {
+    with_callbacks(&mut store, |callbacks, tap, _| {
         callbacks.flow_event(flow, event);
+        if let Some(tap) = tap {
+            let flow = flow.0;
+            let made = Callback::FlowEvent { flow, event };
+            tap.crossed(&Frame::Callback(made), &[])?;
+        }
         Ok(())
     })
 }
@@ -143,28 +190,33 @@ fn flow_event<C: Callbacks>(
 /// Runs one callback beside the store that it was taken out of.
 fn with_callbacks<C: 'static, R>(
     store: &mut StoreContextMut<'_, State<C>>,
-    call: impl FnOnce(&mut C, &StoreContextMut<'_, State<C>>) -> Result<R>,
+    call: impl FnOnce(&mut C, &mut Option<Box<dyn Tap>>, &StoreContextMut<'_, State<C>>) -> Result<R>,
 ) -> Result<R> {
-    let callbacks = store.data_mut().callbacks.take();
+    let state = store.data_mut();
+    let (callbacks, tap) = (state.callbacks.take(), state.tap.take());
     let mut lent = Lent {
         callbacks,
+        tap,
         store: store.as_context_mut(),
     };
     match &mut lent.callbacks {
-        Some(callbacks) => call(callbacks, &lent.store),
+        Some(callbacks) => call(callbacks, &mut lent.tap, &lent.store),
         None => bail!("a callback within a callback"),
     }
 }
 
-/// Puts the callbacks back, also when one of them panics.
+/// Puts callbacks and tap back, also when a callback panics.
 struct Lent<'a, C: 'static> {
     callbacks: Option<Box<C>>,
+    tap: Option<Box<dyn Tap>>,
     store: StoreContextMut<'a, State<C>>,
 }
 
 impl<C: 'static> Drop for Lent<'_, C> {
     fn drop(&mut self) {
-        self.store.data_mut().callbacks = self.callbacks.take();
+        let state = self.store.data_mut();
+        state.callbacks = self.callbacks.take();
+        state.tap = self.tap.take();
     }
 }
 

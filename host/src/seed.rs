@@ -5,23 +5,28 @@ use std::io;
 use crate::convert::seed_words;
 
 /// One seed for each instance: none is used twice.
-#[derive(Debug)]
 pub(crate) enum Seeds {
     /// From the operating system's random source.
     System,
     /// The given seed for the first instance, and others derived from it for
     /// those that replace it, so that a run can be repeated exactly.
     Given { seed: [u8; 32], instances: u64 },
+    /// Those of the instances of a record.
+    Recorded(Box<dyn FnMut() -> io::Result<Words> + Send>),
 }
 
+/// A seed as the contract has it.
+pub(crate) type Words = (u64, u64, u64, u64);
+
 impl Seeds {
-    pub(crate) fn next(&mut self) -> io::Result<(u64, u64, u64, u64)> {
+    pub(crate) fn next(&mut self) -> io::Result<Words> {
         match self {
             Self::System => {
                 let mut seed = [0; 32];
                 getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
                 Ok(seed_words(seed))
             }
+            Self::Recorded(next) => next(),
             Self::Given { seed, instances } => {
                 let (a, b, c, d) = seed_words(*seed);
                 let derive = |word| derived(word, *instances);

@@ -37,8 +37,8 @@ Exit status:
 pub(crate) enum Command {
     Demo(DemoArgs),
     Echo(EchoArgs),
-    Component(ComponentArgs),
     Replay(ReplayArgs),
+    Component(ComponentArgs),
 }
 
 /// Send real traffic through the engine and check every byte of what comes back.
@@ -99,7 +99,7 @@ Examples:
 
 Exit status:
   0  interrupted by SIGINT or SIGTERM
-  1  the device or the engine failed"
+  1  the device or the engine failed, or the record is not whole"
 )]
 pub(crate) struct EchoArgs {
     /// Name of the TUN interface.
@@ -111,6 +111,10 @@ pub(crate) struct EchoArgs {
     /// Bytes of the longest packet.
     #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u16).range(68..))]
     pub(crate) mtu: u16,
+    /// Write all that happens at the engine's border to this file, for l3l4 replay.
+    /// It holds every packet in clear.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
     /// Print flows as they come and go.
     #[arg(short, long)]
     pub(crate) verbose: bool,
@@ -140,7 +144,8 @@ pub(crate) struct ComponentArgs {
     pub(crate) output: PathBuf,
 }
 
-/// Feed a capture (pcap, pcapng) to the engine, in the capture's own time.
+/// Feed a capture (pcap, pcapng) to the engine, in the capture's own time; or
+/// repeat a record (l3l4 echo --record) exactly, and compare every output.
 ///
 /// Of each flow one side is fed: the one that opened it, or those that --peer
 /// names. The engine speaks for the other side. Sequence numbers of that side are
@@ -157,6 +162,7 @@ Examples:
   l3l4 replay web.pcapng --streams out             what every flow received, as files
   l3l4 replay web.pcapng --peer 10.0.0.7:443       feed the server's side instead
   l3l4 replay web.pcapng --app echo --write e.pcapng
+  l3l4 replay run.l3l4                             a record: is every output the same?
   l3l4 replay web.pcapng --transcript golden.txt   every call and callback …
   l3l4 replay web.pcapng --expect golden.txt       … and whether they are the same again
 
@@ -174,11 +180,12 @@ Steps: after BYTES|end, send \"TEXT\"|BYTES, wait TIME, echo, finish, abort, and
 first one refuse reset|port-unreachable|host-unreachable|network-unreachable|prohibited, or drop.
 
 Exit status:
-  0  the whole capture was replayed, and the transcript is as expected
-  1  it is not, the capture is damaged, or something failed; the message says what"
+  0  the whole capture was replayed, and the transcript is as expected;
+     every output of the record is identical
+  1  it is not, the file is damaged, or something failed; the message says what"
 )]
 pub(crate) struct ReplayArgs {
-    /// The capture; - is standard input.
+    /// The capture or record; - is standard input.
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
     /// What the application does: captured, echo, discard, or script:FILE.
@@ -217,6 +224,9 @@ pub(crate) struct ReplayArgs {
     /// Another engine than the one in this program.
     #[arg(long, value_name = "FILE")]
     pub(crate) component: Option<PathBuf>,
+    /// Replay a record on another engine than it was made with, to see what differs.
+    #[arg(long)]
+    pub(crate) any_component: bool,
 }
 
 /// What is believed of the checksums in a capture.

@@ -1,5 +1,6 @@
 //! `l3l4 echo`: the echo server on a TUN device.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -34,10 +35,17 @@ pub(crate) fn run(args: &EchoArgs) -> anyhow::Result<bool> {
         verbose: args.verbose,
         json: args.json,
     };
-    let engine = Engine::builder()
-        .mtu(args.mtu.into())
-        .build(Echo::new(pcap.watch(device), printer))
-        .context("cannot start the engine")?;
+    let builder = Engine::builder().mtu(args.mtu.into());
+    let echo = Echo::new(pcap.watch(device), printer);
+    let engine = match &args.record {
+        None => builder.build(echo),
+        Some(file) => {
+            let name = file.display();
+            let file = File::create(file).with_context(|| format!("cannot write {name}"))?;
+            builder.build_recorded(echo, file)
+        }
+    };
+    let engine = engine.context("cannot start the engine")?;
     let mut server = Server::new(engine);
 
     for address in &args.addresses {
@@ -53,6 +61,10 @@ pub(crate) fn run(args: &EchoArgs) -> anyhow::Result<bool> {
     match args.json {
         true => print_line(&Line::Totals { totals }),
         false => print(totals),
+    }
+    if let Some(error) = server.engine().record_failure() {
+        eprintln!("l3l4: the record is not whole: {error}");
+        return Ok(false);
     }
     Ok(true)
 }

@@ -25,8 +25,8 @@ pub(crate) fn main() -> ExitCode {
     let result = match &args.command {
         Command::Demo(options) => demo::run(options),
         Command::Echo(options) => echo::run(options),
-        Command::Component(options) => component::run(options),
         Command::Replay(options) => replay::run(options),
+        Command::Component(options) => component::run(options),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -11,4 +11,5 @@ mod application;
 mod guest;
 mod imports;
 mod mistakes;
+mod record;
 mod traps;

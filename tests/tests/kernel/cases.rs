@@ -11,6 +11,7 @@ use l3l4_tests::random::Random;
 use l3l4_tests::wire::checksum;
 use socket2::{Domain, Socket, Type};
 
+use crate::killed;
 use crate::service::{
     ABORT, CALL_BACK, DROP, ECHO, GREETING, LATE, OTHER_SOURCE, REFUSE, Service, UNREACHABLE, WAIT,
 };
@@ -19,10 +20,14 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 type Case = (&'static str, fn(Family));
 
-const CASES: [Case; 13] = [
+const CASES: [Case; 14] = [
     (
         "tcp_is_echoed_from_any_address_and_port",
         tcp_is_echoed_from_any_address_and_port,
+    ),
+    (
+        "a_killed_echo_leaves_a_record_that_replays_identically",
+        a_killed_echo_leaves_a_record_that_replays_identically,
     ),
     ("eight_mebibytes_are_exact", eight_mebibytes_are_exact),
     (
@@ -154,6 +159,15 @@ fn tcp_is_echoed_from_any_address_and_port(family: Family) {
         stream.read_exact(&mut back).unwrap();
         assert_eq!(back, *b"hello");
     }
+}
+
+fn a_killed_echo_leaves_a_record_that_replays_identically(family: Family) {
+    let (name, network, to) = match family {
+        Family::V4 => ("l3l4rec4", "10.78.0.1/24", "10.78.0.9:4242"),
+        Family::V6 => ("l3l4rec6", "fd78::1/64", "[fd78::9]:4242"),
+    };
+    let to = to.parse().unwrap();
+    killed::leaves_a_record_that_replays_identically(name, network, to);
 }
 
 fn eight_mebibytes_are_exact(family: Family) {

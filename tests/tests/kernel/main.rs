@@ -11,6 +11,8 @@
 #[cfg(target_os = "linux")]
 mod cases;
 #[cfg(target_os = "linux")]
+mod killed;
+#[cfg(target_os = "linux")]
 mod service;
 
 #[cfg(target_os = "linux")]
