@@ -7,8 +7,10 @@
 //!   scenario. [`scene::on_both`] runs a story on both and compares the traces.
 //! - [`craft`]: packets made by hand, good and broken; [`wire`]: an independent
 //!   reader that every emitted packet has to pass.
-//! - [`world`]: a smoltcp client at the far end of a link, and an application on
-//!   the near end ([`app`]).
+//! - [`world`]: a smoltcp client ([`stack`]) at the far end of a [`link`], and an
+//!   application on the near end ([`app`]).
+//! - [`sim`]: two ends, two links, all impairments, and the invariants that hold all
+//!   the same.
 //! - [`random`]: the only source of chance, and it is seeded.
 #![allow(
     clippy::unwrap_used,
@@ -22,8 +24,11 @@ pub mod component;
 pub mod craft;
 pub mod dut;
 pub mod host;
+pub mod link;
 pub mod random;
 pub mod scene;
+pub mod sim;
+pub mod stack;
 pub mod trace;
 pub mod wire;
 pub mod world;
