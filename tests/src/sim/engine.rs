@@ -2,6 +2,7 @@
 //! an embedder can do to an engine.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use l3l4_engine::{
@@ -382,14 +383,24 @@ impl EngineEnd {
         }
     }
 
+    /// Whether these are the ends of the TCP conversation.
+    fn is_own(&self, local: SocketAddr, peer: SocketAddr) -> bool {
+        let own = self.place.own(SERVER_PORT, CLIENT_PORT);
+        (own, self.place.other(SERVER_PORT, CLIENT_PORT)) == (local, peer)
+    }
+
     /// Looks at what was emitted, and passes it on.
     fn look_at_sent(&mut self) {
         for packet in std::mem::take(&mut self.scene.host().sent) {
             match wire::read(&packet).map(|seen| seen.body) {
-                // After its end a late SYN may begin another flow.
-                Ok(Body::Tcp(segment)) if self.ledger.ended.is_some() && segment.has(SYN) => {}
                 Ok(Body::Tcp(segment)) => {
-                    self.tap.emitted(&segment, &self.ledger, &mut self.findings);
+                    // What is not of the conversation answers noise; after its end a
+                    // late SYN may begin another flow.
+                    let own = self.is_own(segment.from, segment.to);
+                    let late = self.ledger.ended.is_some() && segment.has(SYN);
+                    if own && !late {
+                        self.tap.emitted(&segment, &self.ledger, &mut self.findings);
+                    }
                 }
                 Ok(Body::Udp(datagram)) => self.datagrams.emit(&datagram.payload),
                 Ok(Body::Icmp(_)) => {}
@@ -420,9 +431,11 @@ impl End for EngineEnd {
         self.suffer(now);
         for packet in &packets {
             match wire::read(packet).map(|seen| seen.body) {
-                Ok(Body::Tcp(segment)) => self.tap.received(&segment),
+                Ok(Body::Tcp(segment)) if self.is_own(segment.to, segment.from) => {
+                    self.tap.received(&segment);
+                }
                 Ok(Body::Udp(_)) => self.datagrams.arrived += 1,
-                Ok(Body::Icmp(_)) | Err(_) => {}
+                Ok(Body::Tcp(_) | Body::Icmp(_)) | Err(_) => {}
             }
         }
         self.scene.rx_batch(&packets);

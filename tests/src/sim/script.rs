@@ -34,6 +34,8 @@ pub struct ScriptEnd {
     furthest: u32,
     delivered: usize,
     engine_first: Option<u32>,
+    /// The engine knows where our sequence begins: nothing misleads it any more.
+    established: bool,
     finished: bool,
     heard_fin: bool,
     reset: bool,
@@ -89,6 +91,7 @@ impl ScriptEnd {
             furthest: first.wrapping_add(1),
             delivered: 0,
             engine_first: None,
+            established: false,
             finished: false,
             heard_fin: false,
             reset: false,
@@ -128,6 +131,7 @@ impl ScriptEnd {
         let Some(first) = self.engine_first else {
             return;
         };
+        self.established = true;
         if segment.has(ACK) {
             let acked = segment.ack.wrapping_sub(self.first);
             let acked = usize::try_from(acked).expect("32 bits");
@@ -142,10 +146,10 @@ impl ScriptEnd {
         }
         let start = usize::try_from(segment.seq.wrapping_sub(first)).expect("32 bits");
         let right = self.incoming.get(start..start + segment.payload.len());
-        self.findings
-            .rule(Rule::I1, right == Some(&segment.payload[..]), || {
-                format!("bytes at {start} that nobody sent: {segment}")
-            });
+        let right = segment.payload.is_empty() || right == Some(&segment.payload[..]);
+        self.findings.rule(Rule::I1, right, || {
+            format!("bytes at {start} that nobody sent: {segment}")
+        });
         if segment.seq == self.peer.expected && segment.end() != segment.seq {
             self.peer.expected = segment.end();
             self.delivered += segment.payload.len();
@@ -166,7 +170,10 @@ impl ScriptEnd {
             self.peer.expected = first;
         }
         let answer = match segment.has(ACK) {
-            true => self.peer.ack(),
+            true => {
+                self.established = true;
+                self.peer.ack()
+            }
             false => {
                 let answer = self.peer.segment(SYN | ACK).seq(self.first.wrapping_sub(1));
                 self.peer.next = self.peer.next.max(self.first);
@@ -339,7 +346,7 @@ impl End for ScriptEnd {
         }
         let pause = 1 + self.random.below(29) as u64;
         self.next_at = now + Duration::from_millis(pause);
-        if self.engine_first.is_none() {
+        if !self.established {
             self.next_at = now + Duration::from_millis(500);
             self.handshake();
         } else if now < self.calm {
