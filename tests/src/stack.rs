@@ -19,6 +19,8 @@ pub struct Settings {
     pub mtu: usize,
     /// Bytes of a socket's buffer, each way.
     pub buffer: usize,
+    /// Sends without congestion control, not with Reno.
+    pub uncontrolled: bool,
     /// Chooses its initial sequence numbers.
     pub seed: u64,
 }
@@ -31,6 +33,7 @@ pub struct Stack {
     pub sockets: SocketSet<'static>,
     port: u16,
     buffer: usize,
+    uncontrolled: bool,
 }
 
 impl Stack {
@@ -58,6 +61,7 @@ impl Stack {
             sockets: SocketSet::new(Vec::new()),
             port: 50_000,
             buffer: settings.buffer,
+            uncontrolled: settings.uncontrolled,
         }
     }
 
@@ -120,7 +124,12 @@ impl Stack {
 
     fn new_socket(&self) -> tcp::Socket<'static> {
         let buffer = || tcp::SocketBuffer::new(vec![0; self.buffer]);
-        tcp::Socket::new(buffer(), buffer())
+        let mut socket = tcp::Socket::new(buffer(), buffer());
+        socket.set_congestion_control(match self.uncontrolled {
+            true => tcp::CongestionControl::None,
+            false => tcp::CongestionControl::Reno,
+        });
+        socket
     }
 
     /// Packets come in at its device.

@@ -33,6 +33,7 @@ impl<'a> World<'a> {
                 addresses: FAMILIES.map(|family| family.peer(1).ip()),
                 mtu,
                 buffer: 65_535,
+                uncontrolled: false,
                 seed: 1,
             },
             scene.now,

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use l3l4_engine::{
     CloseReason, Config, DropReason, Event, FiveTuple, FlowError, FlowId, FlowOptions, Instant,
@@ -13,7 +12,7 @@ use l3l4_engine::{
 use super::datagrams::{self, Datagrams};
 use super::end::{CLIENT_PORT, End, Place, SERVER_PORT, Status};
 use super::invariants::{Ending, Findings, Ledger, Rule, Tap};
-use super::plan::Faults;
+use super::plan::{Faults, Plan};
 use crate::dut::Dut;
 use crate::scene::Scene;
 use crate::trace::Trace;
@@ -63,16 +62,16 @@ struct Talk {
     finished: bool,
 }
 
-/// The configuration of every engine in a simulation: the defaults, with limits that
-/// are over before a run is, so that a peer that falls silent is a flow that ends.
+/// The configuration of an engine: the defaults, with limits that are over before a
+/// run is, so that a peer that falls silent is a flow that ends.
 #[must_use]
-pub fn config(seed: u8, buffer: usize, mtu: u32) -> Config {
+pub fn config(plan: &Plan, seed: u8, mtu: u32) -> Config {
     let mut config = Config::new([seed; 32]);
     config.mtu = mtu;
-    config.tcp_receive_buffer = u32::try_from(buffer).expect("a buffer");
+    config.tcp_receive_buffer = u32::try_from(plan.buffer).expect("a buffer");
     config.tcp_send_buffer = config.tcp_receive_buffer;
-    config.user_timeout = Duration::from_secs(100);
-    config.tcp_idle_timeout = Duration::from_secs(100);
+    config.user_timeout = plan.give_up;
+    config.tcp_idle_timeout = plan.give_up;
     config
 }
 

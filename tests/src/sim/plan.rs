@@ -124,6 +124,10 @@ pub struct Plan {
     pub bytes: [usize; 2],
     /// Bytes of the buffers of a connection, each way.
     pub buffer: usize,
+    /// How long our engine waits for a peer that is silent.
+    pub give_up: Duration,
+    /// Whether smoltcp's stacks send without congestion control, not with Reno.
+    pub uncontrolled: bool,
     /// From the first end to the second, and back.
     pub links: [Impairments; 2],
     /// What the ends suffer beside the network.
@@ -179,6 +183,8 @@ impl Plan {
             second_opens,
             bytes: [400_000; 2],
             buffer: 65_535,
+            give_up: Duration::from_secs(100),
+            uncontrolled: false,
             links: [Impairments::none(delay), Impairments::none(delay)],
             faults: [Faults::default(), Faults::default()],
             datagrams: if ends.has_engine() { 40 } else { 0 },

@@ -350,7 +350,7 @@ fn ends(plan: &Plan, device: Device, trace: bool) -> [Box<dyn End>; 2] {
         };
         let end: Box<dyn End> = if is_engine {
             let number = u8::try_from(1 + 100 * side).expect("below 256");
-            let dut = device.make(config(number, plan.buffer, MTU));
+            let dut = device.make(config(plan, number, MTU));
             Box::new(EngineEnd::new(
                 dut,
                 place,
@@ -375,6 +375,7 @@ fn ends(plan: &Plan, device: Device, trace: bool) -> [Box<dyn End>; 2] {
                 }),
                 mtu: usize::try_from(MTU).expect("1500"),
                 buffer: plan.buffer,
+                uncontrolled: plan.uncontrolled,
                 seed: plan.seed ^ (side as u64),
             };
             Box::new(SmoltcpEnd::new(
