@@ -34,6 +34,8 @@ pub struct EngineEnd {
     seed: u8,
     /// The TCP flow.
     flow: Option<FlowId>,
+    /// The same when it has ended.
+    past: Option<FlowId>,
     began: bool,
     talk: Talk,
     /// The UDP flow, and others that came by.
@@ -102,6 +104,7 @@ impl EngineEnd {
             findings: Findings::default(),
             seed: 1,
             flow: None,
+            past: None,
             began: false,
             talk: Talk::default(),
             others: BTreeMap::new(),
@@ -264,7 +267,7 @@ impl EngineEnd {
     }
 
     fn deliver(&mut self, flow: FlowId, piece: Vec<u8>) {
-        if self.flow == Some(flow) {
+        if [self.flow, self.past].contains(&Some(flow)) {
             return self.ledger.deliver(&piece, &mut self.findings);
         }
         match self.others.get(&flow) {
@@ -304,7 +307,7 @@ impl EngineEnd {
             Event::Closed(reason) => self.end(Ending::Broken(format!("{reason:?}"))),
         }
         if let Event::Closed(_) = event {
-            self.flow = None;
+            self.past = self.flow.take();
         }
     }
 
@@ -477,7 +480,9 @@ impl End for EngineEnd {
         let spans = self.faults.pauses.iter().chain(&self.faults.shut);
         let edges = spans.flat_map(|span| [span.start, span.end]);
         let jumps = self.faults.jumps.iter().map(|(at, _)| *at);
-        let due = self.datagrams.next().filter(|_| self.place.opens);
+        // A datagram that the device refused waits for the device.
+        let waits = self.waiting.is_some() || self.scene.host().packets_kept();
+        let due = self.datagrams.next().filter(|_| !waits);
         edges
             .chain(jumps)
             .chain(self.faults.restart)

@@ -25,7 +25,7 @@ use l3l4_tests::sim::{Device, Ends, Mode, Outcome, Plan};
 use faulty::{Fault, Faulty};
 
 /// Seeds of each mode and kind of ends.
-const SEEDS: u64 = 8;
+const SEEDS: u64 = 16;
 
 /// All runs are made on the component as well.
 const COMPARE: Compare = Compare::Every(1);
