@@ -177,7 +177,7 @@ fn run_one(options: &RunArgs) -> anyhow::Result<bool> {
         Dut::Component => Device::Component,
     };
     let report = run::run(&plan, device, true);
-    let mut text = format!("{plan:#?}\n\n");
+    let mut text = format!("{plan}\n");
     for line in &report.trace {
         text += line;
         text += "\n";

@@ -138,6 +138,27 @@ pub struct Plan {
     pub calm: Instant,
 }
 
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [from_a, from_b] = self.bytes;
+        writeln!(
+            f,
+            "{}, {}, seed {}: IP{:?}, {} connects, {from_a} bytes from A and {from_b} from B, \
+             faults end at {} s",
+            self.ends,
+            self.mode,
+            self.seed,
+            self.family,
+            if self.second_opens { 'B' } else { 'A' },
+            Duration::from_nanos(self.calm.0).as_secs(),
+        )?;
+        writeln!(f, "A --> B {:?}", self.links[0])?;
+        writeln!(f, "A <-- B {:?}", self.links[1])?;
+        writeln!(f, "A {:?}", self.faults[0])?;
+        writeln!(f, "B {:?}", self.faults[1])
+    }
+}
+
 /// What one end suffers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Faults {

@@ -19,6 +19,7 @@ use l3l4_engine::Config;
 use l3l4_tests::dut::Dut;
 use l3l4_tests::sim::gate::{Compare, Row, gate, table};
 use l3l4_tests::sim::invariants::Rule;
+use l3l4_tests::sim::loss;
 use l3l4_tests::sim::run::run;
 use l3l4_tests::sim::{Device, Ends, Mode, Outcome, Plan};
 
@@ -27,8 +28,13 @@ use faulty::{Fault, Faulty};
 /// Seeds of each mode and kind of ends.
 const SEEDS: u64 = 16;
 
-/// All runs are made on the component as well.
-const COMPARE: Compare = Compare::Every(1);
+/// All runs are made on the component as well, unless `L3L4_DUT=native` says no.
+fn compare() -> Compare {
+    match std::env::var_os("L3L4_DUT") {
+        Some(dut) if dut == "native" => Compare::Never,
+        Some(_) | None => Compare::Every(1),
+    }
+}
 
 #[test]
 fn the_fixed_runs_are_as_listed() {
@@ -39,7 +45,7 @@ fn the_fixed_runs_are_as_listed() {
             .filter(|mode| ends.has_engine() || !mode.needs_engine())
             .copied()
             .collect();
-        rows.extend(gate(*ends, &modes, 0..SEEDS, COMPARE, &|| ()));
+        rows.extend(gate(*ends, &modes, 0..SEEDS, compare(), &|| ()));
     }
     let found = rows.iter().flat_map(|row| &row.failures);
     let broken: Vec<_> = found
@@ -48,7 +54,12 @@ fn the_fixed_runs_are_as_listed() {
         .map(|failure| format!("{}\n  {}", failure.found, failure.command()))
         .collect();
     assert!(broken.is_empty(), "{}", broken.join("\n"));
-    check_snapshot(&listed(&rows));
+    check_snapshot("simulation.txt", &listed(&rows));
+}
+
+#[test]
+fn the_loss_table_is_as_kept() {
+    check_snapshot("loss.txt", &loss::table());
 }
 
 /// The table, and the seeds that hang.
@@ -72,8 +83,10 @@ fn listed(rows: &[Row]) -> String {
     text
 }
 
-fn check_snapshot(text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("snapshots/simulation.txt");
+fn check_snapshot(file: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("snapshots")
+        .join(file);
     if std::env::var_os("L3L4_UPDATE").is_some() {
         std::fs::write(&path, text).unwrap();
     }
@@ -81,7 +94,7 @@ fn check_snapshot(text: &str) {
     let differ = kept.lines().zip(text.lines()).find(|(a, b)| a != b);
     assert!(
         kept == text,
-        "tests/snapshots/simulation.txt says otherwise: {differ:?}; the whole is\n{text}"
+        "tests/snapshots/{file} says otherwise: {differ:?}; the whole is\n{text}"
     );
 }
 
