@@ -15,6 +15,7 @@ use crate::host::Host;
 
 /// The engine as a component.
 pub struct Component {
+    config: Config,
     engine: guest::Engine<Host>,
     batch: guest::Batch,
 }
@@ -52,6 +53,7 @@ impl Component {
             .max_stray_replies(config.max_stray_replies)
             .build(Host::new(config.mtu))?;
         Ok(Self {
+            config: *config,
             engine,
             batch: guest::Batch::new(),
         })
@@ -196,6 +198,13 @@ impl Dut for Component {
             time_wait: from.time_wait,
             memory_bytes: from.memory_bytes,
         }
+    }
+
+    fn restart(&mut self, seed: [u8; 32]) {
+        self.config.seed = seed;
+        let mut next = Self::new(&self.config);
+        std::mem::swap(next.engine.callbacks_mut(), self.engine.callbacks_mut());
+        *self = next;
     }
 }
 

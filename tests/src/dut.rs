@@ -53,11 +53,15 @@ pub trait Dut {
     fn flow_info(&mut self, flow: FlowId) -> Result<FlowSnapshot, FlowError>;
     fn flows(&mut self) -> Vec<FlowId>;
     fn counters(&mut self) -> CounterSnapshot;
+    /// What the host library does after a trap: a new instance of the same
+    /// configuration but for the seed. The host stays.
+    fn restart(&mut self, seed: [u8; 32]);
 }
 
 /// The engine as a crate.
 #[derive(Debug)]
 pub struct Native {
+    config: Config,
     engine: Engine,
     host: Host,
 }
@@ -66,6 +70,7 @@ impl Native {
     /// An engine with this configuration and a host that accepts all.
     pub fn new(config: Config) -> Result<Self, OutOfBounds> {
         Ok(Self {
+            config,
             engine: Engine::new(config)?,
             host: Host::new(config.mtu),
         })
@@ -149,5 +154,10 @@ impl Dut for Native {
 
     fn counters(&mut self) -> CounterSnapshot {
         self.engine.counters()
+    }
+
+    fn restart(&mut self, seed: [u8; 32]) {
+        self.config.seed = seed;
+        self.engine = Engine::new(self.config).expect("it was in bounds");
     }
 }

@@ -121,6 +121,17 @@ impl Host {
         self.born(flow, protocol);
     }
 
+    /// The guest has trapped: its flows are lost, and so are the packets that it
+    /// kept. The flows, which the story tells its application about.
+    pub fn lost(&mut self) -> Vec<FlowId> {
+        self.untaken.clear();
+        self.offer_due = false;
+        self.held.clear();
+        self.full.clear();
+        let lost = std::mem::take(&mut self.living);
+        lost.into_keys().collect()
+    }
+
     /// All that was taken of a flow since the last look, in one piece.
     pub fn stream(&mut self, flow: FlowId) -> Vec<u8> {
         self.received

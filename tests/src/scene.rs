@@ -213,6 +213,17 @@ impl Scene {
         self.dut.flow_info(flow).ok().map(|info| info.receive_queue)
     }
 
+    /// The guest traps, and a new instance takes its place. The flows that are
+    /// lost.
+    pub fn restart(&mut self, seed: [u8; 32]) -> Vec<FlowId> {
+        self.begin("restart");
+        self.dut.restart(seed);
+        let lost = self.host().lost();
+        self.host().trace.note(format_args!("lost {lost:?}"));
+        self.poll();
+        lost
+    }
+
     /// The flows that live.
     pub fn flows(&mut self) -> Vec<FlowId> {
         self.dut.flows()
