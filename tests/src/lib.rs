@@ -9,6 +9,9 @@
 //!   reader that every emitted packet has to pass.
 //! - [`world`]: a smoltcp client at the far end of a link, and an application on
 //!   the near end ([`app`]).
+//! - [`exchange`]: the words in which a conformance [`case`] is told, over a scene;
+//!   [`segment`]: the segments that it injects and expects; [`known`]: the list of
+//!   known failures and the judgement by it.
 //! - [`random`]: the only source of chance, and it is seeded.
 #![allow(
     clippy::unwrap_used,
@@ -18,12 +21,16 @@
 )]
 
 pub mod app;
+pub mod case;
 pub mod component;
 pub mod craft;
 pub mod dut;
+pub mod exchange;
 pub mod host;
+pub mod known;
 pub mod random;
 pub mod scene;
+pub mod segment;
 pub mod trace;
 pub mod wire;
 pub mod world;
