@@ -12,6 +12,7 @@
 //! - [`exchange`]: the words in which a conformance [`case`] is told, over a scene;
 //!   [`segment`]: the segments that it injects and expects; [`known`]: the list of
 //!   known failures and the judgement by it.
+//! - [`isn`]: attacks on initial sequence numbers.
 //! - [`random`]: the only source of chance, and it is seeded.
 #![allow(
     clippy::unwrap_used,
@@ -27,6 +28,7 @@ pub mod craft;
 pub mod dut;
 pub mod exchange;
 pub mod host;
+pub mod isn;
 pub mod known;
 pub mod random;
 pub mod scene;

@@ -14,7 +14,10 @@
     reason = "tests fail by panicking"
 )]
 
+mod attacks;
 mod handshake;
+mod options;
+mod receive;
 mod report;
 mod stray;
 
@@ -28,7 +31,13 @@ use l3l4_tests::craft::Family;
 use l3l4_tests::known::{Known, Variant, name};
 
 const KNOWN: &str = include_str!("../../conformance/known-failures.txt");
-const CHAPTERS: &[&[Case]] = &[handshake::CASES, stray::CASES];
+const CHAPTERS: &[&[Case]] = &[
+    handshake::CASES,
+    stray::CASES,
+    options::CASES,
+    attacks::CASES,
+    receive::CASES,
+];
 /// Rows of the table.
 const NUMBERS: std::ops::RangeInclusive<u16> = 1..=78;
 
