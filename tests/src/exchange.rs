@@ -301,23 +301,22 @@ impl<'a> Exchange<'a> {
     #[track_caller]
     pub fn receive_until(&mut self, end: u32) -> Vec<Tcp> {
         let limit = self.elapsed() + secs(60);
-        let mut all = Vec::new();
-        loop {
+        let (mut all, mut come) = (Vec::<Tcp>::new(), false);
+        while !come {
             let segments = self.segments();
+            come = self.talk.heard >= end;
             let some = !segments.is_empty();
             all.extend(segments);
             self.pass(ms(1));
-            if some {
+            if some || come {
                 self.inject(ack());
-            }
-            if self.talk.heard >= end {
-                return all;
             }
             if self.elapsed() > limit {
                 let heard = self.talk.heard;
                 self.fail(format!("expected the stream to {end}; it ends at {heard}"));
             }
         }
+        all
     }
 
     // Time.

@@ -15,11 +15,18 @@
 )]
 
 mod attacks;
+mod close;
+mod fragments;
 mod handshake;
+mod icmp;
+mod ip;
 mod options;
 mod receive;
+mod recovery;
 mod report;
+mod send;
 mod stray;
+mod udp;
 
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -37,6 +44,13 @@ const CHAPTERS: &[&[Case]] = &[
     options::CASES,
     attacks::CASES,
     receive::CASES,
+    send::CASES,
+    recovery::CASES,
+    close::CASES,
+    icmp::CASES,
+    ip::CASES,
+    fragments::CASES,
+    udp::CASES,
 ];
 /// Rows of the table.
 const NUMBERS: std::ops::RangeInclusive<u16> = 1..=78;

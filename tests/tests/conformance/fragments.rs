@@ -1,0 +1,180 @@
+//! Reassembly, its limits and its end.
+
+use l3l4_engine::FlowId;
+use l3l4_tests::case::Case;
+use l3l4_tests::craft::{self, Family};
+use l3l4_tests::exchange::{Exchange, Talk, secs, stream};
+use l3l4_tests::wire::{TCP, UDP};
+
+pub(crate) const CASES: &[Case] = &[
+    Case::new(
+        69,
+        "815, 791 3.2, 8200 4.5",
+        "fragments in four orders, with duplicates: one datagram each",
+        any_order,
+    ),
+    Case::new(
+        70,
+        "1858, 3128, 5722, CVE-2018-5391",
+        "teardrop, ping of death, tiny, floods, 201 pieces: a good datagram survives each",
+        hostile_fragments,
+    ),
+    Case::new(
+        71,
+        "1122 3.3.2, 792, 4443 3.3",
+        "reassembly times out: the memory is freed, the sender is told",
+        timeout,
+    ),
+];
+
+/// A multiple of 8 that fits Ethernet behind either IP.
+const PIECE: usize = 1448;
+
+fn datagram(x: &Exchange<'_>, length: u32) -> Vec<u8> {
+    craft::udp(x.family.peer(5000), x.family.local(53), &stream(0, length))
+}
+
+/// A flow of datagrams.
+fn opened(x: &mut Exchange<'_>) -> FlowId {
+    let mut talk = Talk::new(x.family, 5000);
+    talk.local.set_port(53);
+    x.turn_to(talk);
+    x.inject(datagram(x, 10));
+    let (flow, _) = x.expect_flow();
+    x.datagrams(flow);
+    flow
+}
+
+fn any_order(x: &mut Exchange<'_>) {
+    let flow = opened(x);
+    let whole = datagram(x, 4000);
+    let orders: [&[usize]; 5] = [
+        &[0, 1, 2],
+        &[2, 1, 0],
+        &[1, 0, 2],
+        &[2, 0, 1],
+        &[0, 0, 1, 1, 0, 2],
+    ];
+    for (id, order) in (1..).zip(orders) {
+        let pieces = craft::fragments(&whole, id, PIECE);
+        x.require(pieces.len() == 3, "three pieces");
+        for piece in order {
+            x.inject(pieces[*piece].clone());
+        }
+        let delivered = x.datagrams(flow);
+        x.require(
+            delivered == [stream(0, 4000)],
+            format!(
+                "one datagram of 4,000 B in order {order:?}; {}",
+                delivered.len()
+            ),
+        );
+        x.silence();
+    }
+}
+
+fn hostile_fragments(x: &mut Exchange<'_>) {
+    let flow = opened(x);
+    let ends = (x.family.peer(0).ip(), x.family.local(0).ip());
+
+    survives(x, flow, 1, "nothing");
+    x.note("teardrop: a piece inside of another");
+    let whole = datagram(x, 28);
+    let transport = whole[x.family.ip_header()..].to_vec();
+    x.inject(craft::fragment(ends, UDP, 100, 0, true, &transport[..32]));
+    x.inject(craft::fragment(
+        ends,
+        UDP,
+        100,
+        24,
+        false,
+        &transport[24..28],
+    ));
+    x.inject(craft::fragment(ends, UDP, 100, 32, false, &transport[32..]));
+    if x.family == Family::V6 {
+        // RFC 5722 3: the whole datagram is dropped, and so is what comes of it.
+        let none = x.datagrams(flow).is_empty();
+        x.require(none, "no datagram of overlapping pieces");
+    }
+    survives(x, flow, 2, "teardrop");
+
+    x.note("ping of death: 66,904 B");
+    let (echo, protocol) = match x.family {
+        Family::V4 => (8, 1),
+        Family::V6 => (128, 58),
+    };
+    let mut whole = vec![0; 66_904];
+    whole[0] = echo;
+    let pieces = whole.chunks(1480).count();
+    for (i, piece) in whole.chunks(1480).enumerate() {
+        let more = i + 1 < pieces;
+        x.inject(craft::fragment(ends, protocol, 101, i * 1480, more, piece));
+    }
+    x.inject(craft::fragment(
+        ends, protocol, 102, 65_528, false, &[0; 1376],
+    ));
+    survives(x, flow, 3, "ping of death");
+
+    x.note("tiny: a TCP header in two pieces, and one that writes over it");
+    let mut peer = craft::Peer::new(x.family);
+    let first = Vec::from(peer.syn().mss(1400));
+    let transport = first[x.family.ip_header()..].to_vec();
+    x.inject(craft::fragment(ends, TCP, 103, 0, true, &transport[..8]));
+    x.inject(craft::fragment(ends, TCP, 103, 8, true, &transport[8..16]));
+    x.inject(craft::fragment(ends, TCP, 103, 8, true, &[0xff; 8]));
+    survives(x, flow, 4, "tiny fragments");
+
+    x.note("64 first pieces");
+    for id in 1000..1064 {
+        x.inject(craft::fragment(ends, UDP, id, 0, true, &[1; PIECE]));
+    }
+    survives(x, flow, 5, "64 first pieces");
+
+    x.note("201 pieces of 8 B, every other one first");
+    let whole = datagram(x, 201 * 8 - 8);
+    let pieces = craft::fragments(&whole, 104, 8);
+    x.require(pieces.len() == 201, "201 pieces");
+    let (even, odd): (Vec<_>, Vec<_>) = (0..201).partition(|i| i % 2 == 0);
+    for i in even.into_iter().chain(odd) {
+        x.inject(pieces[i].clone());
+    }
+    let delivered = x.datagrams(flow);
+    // RFC 815 sets no limit to the holes.
+    x.require(delivered == [stream(0, 1600)], "the datagram of 201 pieces");
+    survives(x, flow, 6, "201 pieces");
+}
+
+/// A good datagram in three pieces is delivered.
+fn survives(x: &mut Exchange<'_>, flow: FlowId, id: u32, what: &str) {
+    x.ignore_sent();
+    x.datagrams(flow);
+    let whole = datagram(x, 4000);
+    x.inject_all(craft::fragments(&whole, id, PIECE));
+    let delivered = x.datagrams(flow);
+    x.require(
+        delivered == [stream(0, 4000)],
+        format!("a good datagram in three pieces after {what}"),
+    );
+}
+
+fn timeout(x: &mut Exchange<'_>) {
+    opened(x);
+    let baseline = x.scene.counters().memory_bytes;
+    let whole = datagram(x, 4000);
+    let pieces = craft::fragments(&whole, 1, PIECE);
+    x.inject(pieces[0].clone());
+    x.silence();
+    // RFC 1122: 60 to 120 s; RFC 8200: 60 s.
+    x.pass(secs(125));
+    match x.family {
+        Family::V4 => drop(x.expect_icmp(11, 1)),
+        Family::V6 => drop(x.expect_icmp(3, 1)),
+    }
+    let memory = x.scene.counters().memory_bytes;
+    x.require(memory <= baseline, format!("{baseline} B again; {memory}"));
+    // Without the first piece nobody is told (RFC 792, RFC 4443 2.4).
+    x.inject(craft::fragments(&whole, 2, PIECE)[1].clone());
+    x.silence_for(secs(125));
+    let memory = x.scene.counters().memory_bytes;
+    x.require(memory <= baseline, format!("{baseline} B again; {memory}"));
+}
