@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::case::Outcome;
 use crate::craft::Family;
 
 /// A case in one family.
@@ -43,24 +44,30 @@ impl Known {
         self.0.contains_key(&variant)
     }
 
-    /// What fails the run: nothing, when each variant that ran did as listed. A
-    /// result is the reason of failure, or none.
+    /// What fails the run: nothing, when each variant that ran did as listed and its
+    /// two traces are equal.
     #[must_use]
     pub fn judge<'a>(
         &self,
-        results: impl IntoIterator<Item = (Variant, Option<&'a str>)>,
+        results: impl IntoIterator<Item = &'a (Variant, Outcome)>,
     ) -> Vec<String> {
-        let verdicts = results.into_iter().filter_map(|(variant, failure)| {
-            let name = name(variant);
-            match (self.0.get(&variant), failure) {
+        let mut verdicts = Vec::new();
+        for (variant, outcome) in results {
+            let name = name(*variant);
+            match (self.0.get(variant), &outcome.reason) {
                 (Some(reason), None) => {
-                    Some(format!("{name} passes: remove the line `{name}: {reason}`"))
+                    verdicts.push(format!("{name} passes: remove the line `{name}: {reason}`"))
                 }
-                (None, Some(failure)) => Some(format!("{name} fails: {failure}")),
-                (Some(_), Some(_)) | (None, None) => None,
+                (None, Some(failure)) => verdicts.push(format!("{name} fails: {failure}")),
+                (Some(_), Some(_)) | (None, None) => {}
             }
-        });
-        verdicts.collect()
+            if let Some(divergence) = &outcome.divergence {
+                verdicts.push(format!(
+                    "{name}: the traces of native (-) and component (+) differ at {divergence}"
+                ));
+            }
+        }
+        verdicts
     }
 }
 
@@ -93,6 +100,15 @@ mod tests {
     const V4: Variant = (24, Family::V4);
     const V6: Variant = (24, Family::V6);
 
+    fn outcome(variant: Variant, reason: Option<&str>) -> (Variant, Outcome) {
+        let outcome = Outcome {
+            reason: reason.map(str::to_owned),
+            divergence: None,
+            transcript: Vec::new(),
+        };
+        (variant, outcome)
+    }
+
     fn known(text: &str) -> Result<Known, String> {
         Known::parse(text, |(number, _)| (1..=78).contains(&number))
     }
@@ -101,13 +117,15 @@ mod tests {
     fn a_listed_failure_and_an_unlisted_pass_are_as_they_should_be() {
         let known = known("# a comment\n\n24 v4: FIN is forgotten\n").unwrap();
         assert!(known.lists(V4) && !known.lists(V6));
-        let verdict = known.judge([(V4, Some("no EOF")), (V6, None)]);
+        let verdict = known.judge(&[outcome(V4, Some("no EOF")), outcome(V6, None)]);
         assert_eq!(verdict, Vec::<String>::new());
     }
 
     #[test]
     fn an_unlisted_failure_fails_the_run_and_says_what_broke() {
-        let verdict = known("").unwrap().judge([(V4, None), (V6, Some("no EOF"))]);
+        let verdict = known("")
+            .unwrap()
+            .judge(&[outcome(V4, None), outcome(V6, Some("no EOF"))]);
         assert_eq!(verdict, ["24 v6 fails: no EOF"]);
     }
 
@@ -115,7 +133,7 @@ mod tests {
     fn a_listed_pass_fails_the_run_and_says_which_line_to_remove() {
         let verdict = known("24 v4: FIN is forgotten")
             .unwrap()
-            .judge([(V4, None)]);
+            .judge(&[outcome(V4, None)]);
         assert_eq!(
             verdict,
             ["24 v4 passes: remove the line `24 v4: FIN is forgotten`"]
@@ -123,9 +141,19 @@ mod tests {
     }
 
     #[test]
+    fn nothing_excuses_that_native_and_component_differ() {
+        let known = known("24 v4: FIN is forgotten").unwrap();
+        let mut failure = outcome(V4, Some("no EOF"));
+        failure.1.divergence = Some("line 7".into());
+        let verdict = known.judge(&[failure]);
+        let expected = "24 v4: the traces of native (-) and component (+) differ at line 7";
+        assert_eq!(verdict, [expected]);
+    }
+
+    #[test]
     fn a_variant_that_did_not_run_is_not_judged() {
         let known = known("24 v4: FIN is forgotten").unwrap();
-        assert_eq!(known.judge([]), Vec::<String>::new());
+        assert_eq!(known.judge(&[]), Vec::<String>::new());
     }
 
     #[test]

@@ -105,14 +105,13 @@ fn hostile_fragments(x: &mut Exchange<'_>) {
     };
     let mut whole = vec![0; 66_904];
     whole[0] = echo;
-    let pieces = whole.chunks(1480).count();
-    for (i, piece) in whole.chunks(1480).enumerate() {
-        let more = i + 1 < pieces;
-        x.inject(craft::fragment(ends, protocol, 101, i * 1480, more, piece));
+    // The last piece begins where the offset ends.
+    let (most, last) = whole.split_at(65_528);
+    for (i, piece) in most.chunks(1480).enumerate() {
+        let at = i * 1480;
+        x.inject(craft::fragment(ends, protocol, 101, at, true, piece));
     }
-    x.inject(craft::fragment(
-        ends, protocol, 102, 65_528, false, &[0; 1376],
-    ));
+    x.inject(craft::fragment(ends, protocol, 101, 65_528, false, last));
     survives(x, flow, 3, "ping of death");
 
     x.note("tiny: a TCP header in two pieces, and one that writes over it");

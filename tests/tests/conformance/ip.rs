@@ -146,8 +146,8 @@ fn delivered(x: &mut Exchange<'_>, what: &str, header: u8, body: &[u8]) {
 }
 
 fn arrived(x: &mut Exchange<'_>, what: &str, length: u32) {
+    x.note(what);
     x.silence();
-    x.note(format!("{what}: delivered"));
     let (flow, _) = x.expect_flow();
     let datagrams = x.datagrams(flow);
     let expected = l3l4_tests::exchange::stream(0, length);
