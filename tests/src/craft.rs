@@ -254,7 +254,8 @@ pub fn fragment(
     if from.is_ipv4() {
         let mut packet = ip(from, to, protocol, payload);
         packet[4..6].copy_from_slice(&id.to_be_bytes()[2..]);
-        let word = word / 8 | if more { 0x2000 } else { 0 };
+        let more = if more { 0x2000 } else { 0 };
+        let word = (word / 8) | more;
         packet[6..8].copy_from_slice(&word.to_be_bytes());
         packet[10..12].fill(0);
         let sum = checksum(&[&packet[..20]]);
@@ -550,5 +551,77 @@ impl From<Segment> for Vec<u8> {
         bytes.extend(&segment.options);
         bytes.extend(&segment.payload);
         seal(ip(segment.from.ip(), segment.to.ip(), wire::TCP, &bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Body, read, reassemble};
+
+    #[test]
+    fn fragments_are_read_and_make_the_packet_again() {
+        for family in FAMILIES {
+            let data: Vec<u8> = (0..=255).cycle().take(4000).collect();
+            let whole = udp(family.peer(5000), family.local(53), &data);
+            let mut pieces: Vec<_> = fragments(&whole, 0x0102, 1448)
+                .iter()
+                .map(|piece| read(piece).unwrap())
+                .collect();
+            assert_eq!(pieces.len(), 3);
+            pieces.rotate_left(1);
+            let again = reassemble(&pieces).unwrap();
+            assert_eq!(again.body, read(&whole).unwrap().body);
+
+            let error = reassemble(&pieces[..2]).unwrap_err();
+            assert!(error.contains("at") || error.contains("missing"), "{error}");
+            let twice = [&pieces[..], &pieces[..1]].concat();
+            assert!(reassemble(&twice).is_err(), "{family:?}");
+        }
+    }
+
+    #[test]
+    fn a_fragment_that_no_sender_may_make_is_refused() {
+        for family in FAMILIES {
+            let ends = (family.peer(0).ip(), family.local(0).ip());
+            for (offset, more, length) in [(0, true, 12), (65_528, false, 16), (8, false, 0)] {
+                let piece = fragment(ends, wire::UDP, 1, offset, more, &vec![0; length]);
+                assert!(read(&piece).is_err(), "{offset} {more} {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn extension_headers_are_read_through() {
+        let family = Family::V6;
+        let packet = udp(family.peer(5000), family.local(53), b"hello");
+        let bare = read(&packet).unwrap().body;
+        for kind in [0, 43, 60] {
+            let longer = with_extension(&packet, kind, &[0, 1, 4, 0, 0, 0, 0]);
+            assert_eq!(longer.len(), packet.len() + 8);
+            assert_eq!(read(&longer).unwrap().body, bare);
+        }
+    }
+
+    #[test]
+    fn ip_options_leave_the_checksum_right() {
+        let packet = udp(Family::V4.peer(5000), Family::V4.local(53), b"hello");
+        let longer = with_ip_options(&packet, &[7, 7, 4, 0, 0, 0, 0]);
+        assert_eq!((longer[0], longer.len()), (0x47, packet.len() + 8));
+        assert_eq!(checksum(&[&longer[..28]]), 0);
+        assert_eq!(longer[28..], packet[20..]);
+    }
+
+    #[test]
+    fn options_of_a_segment_are_read_back() {
+        for family in FAMILIES {
+            let peer = Peer::new(family);
+            let segment = peer.ack().timestamps(7, 9).sack(&[(10, 20), (30, 40)]);
+            let Body::Tcp(seen) = read(&Vec::from(segment)).unwrap().body else {
+                panic!("a segment");
+            };
+            assert_eq!(seen.timestamps, Some((7, 9)));
+            assert_eq!(seen.sack, [(10, 20), (30, 40)]);
+        }
     }
 }

@@ -137,6 +137,10 @@ fn least_multiplier(factor: u128, modulus: u128, low: u128, high: u128) -> Optio
     if first * factor <= high {
         return Some(first);
     }
+    if 2 * factor > modulus {
+        // The mirror image descends faster.
+        return least_multiplier(modulus - factor, modulus, modulus - high, modulus - low);
+    }
     // None before the first wrap: how often to wrap is a problem modulo `factor`.
     let (near, far) = (high % factor, low % factor);
     let wraps = least_multiplier(modulus % factor, factor, factor - near, factor - far)?;

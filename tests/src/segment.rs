@@ -379,3 +379,59 @@ pub fn brief(seen: &Tcp) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::craft::{Family, Peer};
+    use crate::wire::Body;
+
+    /// As a segment of the peer's would be read, its numbers relative.
+    fn seen(segment: &Segment) -> Tcp {
+        let packet = segment.packet(Peer::new(Family::V4).segment(0), (0, 0), (0, 0));
+        match wire::read(&packet).unwrap().body {
+            Body::Tcp(tcp) => tcp,
+            other => panic!("a segment, not {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_segment_is_like_itself_and_like_one_that_leaves_all_open() {
+        let full = data(b"hello")
+            .seq(1)
+            .ack(7)
+            .win(99)
+            .ts(1, 2)
+            .sack(&[(3, 4)]);
+        assert_eq!(full.differences(&seen(&full)), Vec::<String>::new());
+        assert_eq!(seg(ACK).differences(&seen(&full)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_difference_is_named() {
+        let came = seen(&data(b"hello").seq(1).ack(7).win(99).ts(1, 2));
+        let differences = |wanted: Segment| wanted.differences(&came).join("; ");
+        assert_eq!(differences(fin()), "flags ., not F.");
+        assert_eq!(differences(seg(ACK).seq(2)), "seq 1, not 2");
+        assert_eq!(differences(seg(ACK).ack(8)), "ack 7, not 8");
+        assert_eq!(differences(seg(ACK).win(0)), "window 99, not 0");
+        assert_eq!(differences(ack()), "length 5, not 0");
+        assert_eq!(differences(data(b"hallo")), "other bytes");
+        assert_eq!(
+            differences(seg(ACK).ts(1, 3)),
+            "timestamps Some((1, 2)), not Timestamps(1, 3)"
+        );
+        assert_eq!(differences(seg(ACK).mss(500)), "mss None, not Mss(500)");
+        assert_eq!(
+            differences(seg(ACK).without(&[Kind::Timestamps, Kind::Sack])),
+            "option Timestamps is present"
+        );
+    }
+
+    #[test]
+    fn a_brief_segment_reads_as_packetdrill_writes_it() {
+        let segment = seen(&syn().mss(1460).sack_ok().scale(7).ts(5, 0).win(1000));
+        let text = "S 0:1(0) win 1000 <mss 1460,ws 7,sackOK,TS 5 0>";
+        assert_eq!(brief(&segment), text);
+    }
+}

@@ -409,9 +409,12 @@ fn urgent(x: &mut Exchange<'_>) {
     x.expect_events(&[]);
 }
 
+/// What is done to a packet whose transport begins at this byte.
+type Breakage = fn(Vec<u8>, usize) -> Vec<u8>;
+
 fn broken_headers(x: &mut Exchange<'_>) {
     let transport = x.family.ip_header();
-    let breakages: [fn(Vec<u8>, usize) -> Vec<u8>; 4] = [
+    let breakages: [Breakage; 4] = [
         |mut packet, at| {
             packet[at + 16] ^= 0x55;
             packet
