@@ -24,7 +24,7 @@ pub fn foretell(numbers: &[u32]) -> Hits {
         hits.congruence += usize::from(congruence(seen) == Some(numbers[i]));
     }
     // One state foretells all that follow, so that a few attempts are enough.
-    let fives = numbers.windows(5).step_by(8);
+    let fives = numbers.windows(5).step_by(32);
     hits.state = fives
         .filter(|five| recover(&five[..4]).is_some_and(|state| number(step(state)) == five[4]))
         .count();
@@ -177,7 +177,7 @@ mod tests {
                 number(state)
             })
             .collect();
-        assert_eq!(foretell(&numbers).state, 5);
+        assert_eq!(foretell(&numbers).state, 2);
     }
 
     #[test]

@@ -44,13 +44,13 @@ pub(crate) const CASES: &[Case] = &[
     ),
 ];
 
-/// The table asks for none in 10^6. Here are 4,000 of as many tuples, at one instant
+/// The table asks for none in 10^6. Here are 10,000 of as many tuples, at one instant
 /// and over time: what repeats, steps or has 64 bits of linear state shows in those.
 fn sequence_numbers(x: &mut Exchange<'_>) {
     x.scene.host().silent = true;
     for pause in [ms(0), ms(10)] {
         let mut numbers = Vec::new();
-        for i in 0..2000u16 {
+        for i in 0..5000u16 {
             let mut peer = Peer::new(x.family).from_port(10_000 + i);
             if pause.is_zero() {
                 peer.local = SocketAddr::new(peer.local.ip(), 8);

@@ -1,9 +1,12 @@
 //! The IP header, its options, and the extension headers of IPv6.
 
+use std::time::Duration;
+
 use l3l4_tests::case::Case;
 use l3l4_tests::craft::{self, Family};
-use l3l4_tests::exchange::{Exchange, Talk};
+use l3l4_tests::exchange::{Exchange, Talk, stream};
 use l3l4_tests::segment::{ack, syn, syn_ack};
+use l3l4_tests::wire::Body;
 
 pub(crate) const CASES: &[Case] = &[
     Case::new(
@@ -106,71 +109,83 @@ const ROUTING: u8 = 43;
 const DESTINATION: u8 = 60;
 
 fn extension_headers(x: &mut Exchange<'_>) {
-    // Options that nobody knows, by their upper two bits (RFC 8200 4.2).
-    let unknown = |kind: u8| [0, kind, 4, 0, 0, 0, 0];
+    // Options that nobody knows, by their upper two bits (RFC 8200 4.2). A pointer
+    // is the option's offset in the packet (RFC 4443 3.4).
+    let unknown = |kind: u8| vec![0, kind, 4, 0, 0, 0, 0];
+    let padding = vec![0, 1, 4, 0, 0, 0, 0];
+    let mut rows = Vec::new();
     for header in [HOP_BY_HOP, DESTINATION] {
-        delivered(x, "an option to skip", header, &unknown(0x1e));
-        dropped(x, header, &unknown(0x5e), None);
-        for kind in [0x9e, 0xde] {
-            // The option's offset in the packet (RFC 4443 3.4).
-            dropped(x, header, &unknown(kind), Some((2, 42)));
-        }
-        delivered(x, "padding", header, &[0, 1, 4, 0, 0, 0, 0]);
+        rows.extend([
+            (header, unknown(0x1e), Fate::Delivered),
+            (header, unknown(0x5e), Fate::Dropped),
+            (header, unknown(0x9e), Fate::Answered(2, 42)),
+            (header, unknown(0xde), Fate::Answered(2, 42)),
+            (header, padding.clone(), Fate::Delivered),
+        ]);
     }
-    // Types 0 (RFC 5095) and 253, no segments left; then one left.
-    delivered(x, "routing type 0", ROUTING, &[0, 0, 0, 0, 0, 0, 0]);
-    delivered(x, "routing type 253", ROUTING, &[0, 253, 0, 0, 0, 0, 0]);
-    dropped(x, ROUTING, &[0, 253, 1, 0, 0, 0, 0], Some((0, 42)));
-
+    // Types 0 (RFC 5095) and 253: no segment left, then one left.
+    rows.extend([
+        (ROUTING, vec![0, 0, 0, 0, 0, 0, 0], Fate::Delivered),
+        (ROUTING, vec![0, 253, 0, 0, 0, 0, 0], Fate::Delivered),
+        (ROUTING, vec![0, 253, 1, 0, 0, 0, 0], Fate::Answered(0, 42)),
+    ]);
+    let mut wrong = Vec::new();
+    for (header, body, expected) in rows {
+        let packet = datagram(x, 100);
+        let fate = fate(x, 100, vec![craft::with_extension(&packet, header, &body)]);
+        if fate != Some(expected) {
+            let kind = body[1];
+            wrong.push(format!(
+                "header {header}, option or type {kind:#x}: {fate:?}"
+            ));
+        }
+    }
     // An atomic fragment (RFC 6946) and real ones.
-    let atomic = datagram(x, 1480);
-    x.inject_all(craft::fragments(&atomic, 1, 1488));
-    arrived(x, "an atomic fragment", 1480);
-    let large = datagram(x, 4000);
-    x.inject_all(craft::fragments(&large, 2, 1448));
-    arrived(x, "three fragments", 4000);
+    for length in [1480, 4000] {
+        let packet = datagram(x, length);
+        let pieces = craft::fragments(&packet, length, 1488);
+        if fate(x, length, pieces) != Some(Fate::Delivered) {
+            wrong.push(format!("fragments of {length} B"));
+        }
+    }
+    let wrong = wrong.join("; ");
+    x.require(wrong.is_empty(), format!("each by the rules; not {wrong}"));
+}
+
+/// What becomes of a datagram behind an extension header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Delivered,
+    /// In silence.
+    Dropped,
+    /// With a parameter problem of this code and pointer.
+    Answered(u8, u32),
+}
+
+/// None, when it is none of these.
+fn fate(x: &mut Exchange<'_>, length: u32, packets: Vec<Vec<u8>>) -> Option<Fate> {
+    x.inject_all(packets);
+    let answers = x.packets_for(Duration::ZERO);
+    let delivered = x.delivered();
+    match (&answers[..], &delivered[..]) {
+        ([], []) => Some(Fate::Dropped),
+        ([], data) => (data == stream(0, length)).then_some(Fate::Delivered),
+        ([(_, answer)], []) => match &answer.body {
+            Body::Icmp(message) if message.kind == 4 => {
+                let pointer = u32::from_be_bytes(message.rest);
+                Some(Fate::Answered(message.code, pointer))
+            }
+            Body::Icmp(_) | Body::Tcp(_) | Body::Udp(_) | Body::Fragment(_) => None,
+        },
+        _ => None,
+    }
 }
 
 /// A datagram of a new flow.
 fn datagram(x: &mut Exchange<'_>, length: u32) -> Vec<u8> {
-    let port = x.talk.peer.port() + 1;
-    x.turn_to(Talk::new(x.family, port));
-    let data = l3l4_tests::exchange::stream(0, length);
-    craft::udp(x.family.peer(port), x.family.local(53), &data)
-}
-
-fn delivered(x: &mut Exchange<'_>, what: &str, header: u8, body: &[u8]) {
-    let packet = datagram(x, 100);
-    x.inject(craft::with_extension(&packet, header, body));
-    arrived(x, what, 100);
-}
-
-fn arrived(x: &mut Exchange<'_>, what: &str, length: u32) {
-    x.note(what);
-    x.silence();
-    let (flow, _) = x.expect_flow();
-    let datagrams = x.datagrams(flow);
-    let expected = l3l4_tests::exchange::stream(0, length);
-    x.require(
-        datagrams == [expected],
-        format!("{what}: {length} B delivered"),
-    );
-}
-
-/// Dropped, in silence or with a parameter problem of this code and pointer.
-fn dropped(x: &mut Exchange<'_>, header: u8, body: &[u8], answer: Option<(u8, u32)>) {
-    let packet = datagram(x, 100);
-    x.inject(craft::with_extension(&packet, header, body));
-    x.expect_no_flow();
-    match answer {
-        None => x.silence(),
-        Some((code, expected)) => {
-            let message = x.expect_icmp(4, code);
-            let pointer = u32::from_be_bytes(message.rest);
-            x.require(
-                pointer == expected,
-                format!("header {header}: a pointer of {expected}; {pointer}"),
-            );
-        }
-    }
+    let mut talk = Talk::new(x.family, x.talk.peer.port() + 1);
+    talk.local.set_port(53);
+    let packet = craft::udp(talk.peer, talk.local, &stream(0, length));
+    x.turn_to(talk);
+    packet
 }
