@@ -480,11 +480,11 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Anything else that has to hold.
+    /// Anything else that has to hold, in words that follow "expected".
     #[track_caller]
     pub fn require(&mut self, holds: bool, expected: impl Display) {
         if !holds {
-            self.fail(expected);
+            self.fail(format!("expected {expected}"));
         }
     }
 

@@ -73,10 +73,13 @@ fn any_order(x: &mut Exchange<'_>) {
     }
 }
 
+/// What a case does to the flow of datagrams; whether all went as it should.
+type Attack = fn(&mut Exchange<'_>, FlowId) -> bool;
+
 /// Every attack is made, also where nothing is reassembled.
 fn hostile_fragments(x: &mut Exchange<'_>) {
     let flow = opened(x);
-    let attacks: [(&str, fn(&mut Exchange<'_>, FlowId) -> bool); 5] = [
+    let attacks: [(&str, Attack); 5] = [
         ("teardrop", teardrop),
         ("ping of death", ping_of_death),
         ("tiny fragments", tiny_fragments),

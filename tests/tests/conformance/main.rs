@@ -69,7 +69,13 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let chosen = chosen(&cases, &arguments);
+    let chosen = match chosen(&cases, &arguments) {
+        Ok(chosen) => chosen,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
     if arguments.iter().any(|word| word == "--list") {
         report::list(&chosen);
         return ExitCode::SUCCESS;
@@ -104,25 +110,23 @@ fn all_cases() -> Vec<&'static Case> {
     cases
 }
 
-/// The cases whose number or title is asked for; all, when none is. A word that
-/// asks for no case asks for none, so that `cargo test word` can pass here.
-fn chosen(cases: &[&'static Case], arguments: &[String]) -> Vec<&'static Case> {
-    let words: Vec<_> = arguments
-        .iter()
-        .filter(|word| !word.starts_with('-'))
-        .collect();
-    let asked = |case: &&&Case| {
-        let mut words = words.iter();
-        words.any(|word| match word.parse::<u16>() {
-            Ok(number) => case.number == number,
-            Err(_) => case.title.contains(word.as_str()),
-        })
-    };
-    let cases = cases.iter();
-    match words.is_empty() {
-        true => cases.copied().collect(),
-        false => cases.filter(asked).copied().collect(),
+/// The cases whose number or title is asked for; all, when none is. A word in no
+/// title asks for none, so that `cargo test word` can pass here.
+fn chosen(cases: &[&'static Case], arguments: &[String]) -> Result<Vec<&'static Case>, String> {
+    let (mut numbers, mut words) = (Vec::new(), Vec::new());
+    for argument in arguments.iter().filter(|word| !word.starts_with('-')) {
+        match argument.parse::<u16>() {
+            Ok(number) if NUMBERS.contains(&number) => numbers.push(number),
+            Ok(number) => return Err(format!("no case {number}: the table has 1 to 78")),
+            Err(_) => words.push(argument.as_str()),
+        }
     }
+    let all = numbers.is_empty() && words.is_empty();
+    let asked = |case: &&'static Case| {
+        let mut words = words.iter();
+        all || numbers.contains(&case.number) || words.any(|word| case.title.contains(word))
+    };
+    Ok(cases.iter().copied().filter(asked).collect())
 }
 
 /// What became of each variant, in order.

@@ -51,14 +51,13 @@ fn tiny_mss(x: &mut Exchange<'_>) {
 }
 
 fn window_scale(x: &mut Exchange<'_>) {
+    // 1 << 14 = 16,384 bytes in every segment but the SYN: the largest flight.
+    x.talk.window = 1;
     let answer = x.handshake_with(syn().mss(1400).win(16_384).scale(15));
     x.require(
         answer.window_scale.is_some(),
         "a window scale in the SYN-ACK",
     );
-    // 1 << 14 = 16,384 bytes, the largest flight from here.
-    x.talk.window = 1;
-    x.inject(ack());
     let (mut sent, mut most) = (0, 0);
     while x.talk.heard < 150_000 {
         let piece = stream(sent, 16_384);
@@ -86,8 +85,9 @@ fn window_scale(x: &mut Exchange<'_>) {
     );
 
     x.turn_to(Talk::new(x.family, 40_001));
-    x.handshake_with(syn().mss(1400).win(1000));
-    x.inject(ack().scale(7).win(1000));
+    x.talk.window = 1000;
+    x.handshake_with(syn().mss(1400));
+    x.inject(ack().scale(7));
     x.app_sends(&stream(0, 5000));
     let end = x.segments().last().map_or(0, l3l4_tests::wire::Tcp::end);
     x.require(

@@ -85,8 +85,8 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 fn within_mss_and_window(x: &mut Exchange<'_>) {
-    x.handshake_with(syn().mss(512).win(3000));
     x.talk.window = 3000;
+    x.handshake_with(syn().mss(512));
     x.app_sends(&stream(0, 10_000));
     let mut acknowledged = 1;
     while acknowledged < 10_001 {
@@ -229,8 +229,8 @@ fn ack_of_the_unsent(x: &mut Exchange<'_>) {
 }
 
 fn ancient_ack(x: &mut Exchange<'_>) {
-    x.handshake_with(syn().mss(500).win(1000));
     x.talk.window = 1000;
+    x.handshake_with(syn().mss(500));
     x.app_sends(&stream(0, 5000));
     x.receive_until(5001);
     x.pass(secs(10));
