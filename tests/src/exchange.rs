@@ -2,13 +2,22 @@
 //! and events, let time pass. It keeps a transcript in the manner of packetdrill
 //! (`<` into the engine, `>` out of it, times in seconds, sequence numbers relative
 //! to the first of each side), which every failed expectation shows.
+//!
+//! ```text
+//! x.handshake();
+//! x.inject(data(b"last").with(FIN));
+//! x.expect_delivered(b"last");
+//! x.expect_within(ms(500), ack().ack(6));
+//! x.expect_events(&[Event::PeerFinished]);
+//! x.silence_for(secs(1));
+//! ```
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use l3l4_engine::{CloseReason, Event, FiveTuple, FlowId, FlowOptions, Instant, Verdict};
+use l3l4_engine::{CloseReason, Event, FiveTuple, FlowId, Instant, Verdict};
 
 use crate::craft::{Family, Peer};
 use crate::scene::Scene;
@@ -499,11 +508,6 @@ impl<'a> Exchange<'a> {
     /// What the host says to new flows from here on.
     pub fn verdict_on_new(&mut self, verdict: Verdict) {
         self.scene.verdict_on_new(verdict);
-    }
-
-    /// The options of every flow from here on.
-    pub fn options_of_new(&mut self, options: FlowOptions) {
-        self.verdict_on_new(Verdict::Accept(options));
     }
 
     /// The largest segment of an Ethernet packet.

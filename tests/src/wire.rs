@@ -37,8 +37,6 @@ pub struct Seen {
     pub hop_limit: u8,
     /// Bytes of the whole packet.
     pub length: usize,
-    /// Routers may not cut it up (RFC 791; always so for IPv6).
-    pub dont_fragment: bool,
     /// What it carries.
     pub body: Body,
 }
@@ -182,7 +180,6 @@ pub fn read(packet: &[u8]) -> Result<Seen, String> {
         to: layer.to,
         hop_limit: layer.hop_limit,
         length: packet.len(),
-        dont_fragment: layer.dont_fragment,
         body,
     })
 }
@@ -242,7 +239,6 @@ struct Layer<'a> {
     to: IpAddr,
     hop_limit: u8,
     protocol: u8,
-    dont_fragment: bool,
     /// Identification, offset in bytes, more fragments.
     piece: Option<(u32, usize, bool)>,
     payload: &'a [u8],
@@ -269,7 +265,6 @@ fn read_ipv4(packet: &[u8]) -> Result<Layer<'_>, String> {
         to: address(16),
         hop_limit: packet[8],
         protocol: packet[9],
-        dont_fragment: word & 0x4000 != 0,
         piece: (offset > 0 || more).then_some((id, offset, more)),
         payload: &packet[20..],
     })
@@ -290,7 +285,6 @@ fn read_ipv6(packet: &[u8]) -> Result<Layer<'_>, String> {
         to: address(24),
         hop_limit: packet[7],
         protocol: packet[6],
-        dont_fragment: true,
         piece: None,
         payload: &packet[40..],
     };
