@@ -207,11 +207,7 @@ impl<'a> Exchange<'a> {
     #[track_caller]
     pub fn expect_within(&mut self, time: Duration, segment: Segment) -> Tcp {
         let Some(seen) = self.next_within(time) else {
-            let limit = if time.is_zero() {
-                String::new()
-            } else {
-                format!(" in {time:?}")
-            };
+            let limit = limit(time);
             self.fail(format!("expected {segment}{limit}; nothing came"));
         };
         let Body::Tcp(tcp) = &seen.body else {
@@ -241,9 +237,8 @@ impl<'a> Exchange<'a> {
                 return tcp;
             }
         }
-        self.fail(format!(
-            "expected {segment} within {time:?}; it did not come"
-        ));
+        let limit = limit(time);
+        self.fail(format!("expected {segment}{limit}; it did not come"));
     }
 
     /// The next packet, which is here already, is an ICMP message of this type and
@@ -674,5 +669,13 @@ impl<'a> Exchange<'a> {
         if ahead < 1 << 31 {
             self.talk.heard = end;
         }
+    }
+}
+
+/// In the words of a failure.
+fn limit(time: Duration) -> String {
+    match time.is_zero() {
+        true => " at once".into(),
+        false => format!(" within {time:?}"),
     }
 }
