@@ -16,7 +16,7 @@ use l3l4_engine::{FiveTuple, Protocol};
 use crate::wire::{self, ACK, FIN, PSH, RST, SYN, checksum, pseudo_header};
 
 /// Which IP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
     /// IPv4.
     V4,
@@ -210,6 +210,95 @@ pub fn unreachable(from: IpAddr, to: IpAddr, code: u8, packet: &[u8]) -> Vec<u8>
     )
 }
 
+/// The same packet with options in its IPv4 header, padded with end-of-list.
+#[must_use]
+pub fn with_ip_options(packet: &[u8], options: &[u8]) -> Vec<u8> {
+    let padded = options.len().next_multiple_of(4);
+    let words = u8::try_from(5 + padded / 4).expect("a header");
+    let total = u16::try_from(packet.len() + padded).expect("fits IPv4");
+    let mut longer = packet[..20].to_vec();
+    longer[0] = 0x40 | words;
+    longer[2..4].copy_from_slice(&total.to_be_bytes());
+    longer.extend_from_slice(options);
+    longer.resize(20 + padded, 0);
+    longer.extend_from_slice(&packet[20..]);
+    seal(longer)
+}
+
+/// The same IPv6 packet with an extension header of this kind before all that
+/// follows the fixed header. `body` is what comes after the next-header byte: for
+/// most kinds a length byte and the options.
+#[must_use]
+pub fn with_extension(packet: &[u8], kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(packet.len() - 40 + 1 + body.len()).expect("fits IPv6");
+    let mut longer = packet[..40].to_vec();
+    longer[4..6].copy_from_slice(&length.to_be_bytes());
+    longer[6] = kind;
+    longer.push(packet[6]);
+    longer.extend_from_slice(body);
+    longer.extend_from_slice(&packet[40..]);
+    longer
+}
+
+/// One fragment: any bytes at any offset, which must be a multiple of 8.
+#[must_use]
+pub fn fragment(
+    (from, to): (IpAddr, IpAddr),
+    protocol: u8,
+    id: u32,
+    offset: usize,
+    more: bool,
+    payload: &[u8],
+) -> Vec<u8> {
+    let word = u16::try_from(offset).expect("below 64 KiB");
+    if from.is_ipv4() {
+        let mut packet = ip(from, to, protocol, payload);
+        packet[4..6].copy_from_slice(&id.to_be_bytes()[2..]);
+        let more = if more { 0x2000 } else { 0 };
+        let word = (word / 8) | more;
+        packet[6..8].copy_from_slice(&word.to_be_bytes());
+        packet[10..12].fill(0);
+        let sum = checksum(&[&packet[..20]]);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        return packet;
+    }
+    let mut header = vec![0];
+    header.extend((word | u16::from(more)).to_be_bytes());
+    header.extend(id.to_be_bytes());
+    with_extension(&ip(from, to, protocol, payload), 44, &header)
+}
+
+/// A packet without options or extension headers, cut into pieces of `size` bytes
+/// of payload (a multiple of 8).
+#[must_use]
+pub fn fragments(packet: &[u8], id: u32, size: usize) -> Vec<Vec<u8>> {
+    let (header, protocol) = match packet[0] >> 4 {
+        4 => (20, packet[9]),
+        _ => (40, packet[6]),
+    };
+    let ends = ends(packet);
+    let payload = &packet[header..];
+    let pieces = payload.chunks(size).enumerate();
+    pieces
+        .map(|(i, piece)| {
+            let offset = i * size;
+            let more = offset + piece.len() < payload.len();
+            fragment(ends, protocol, id, offset, more, piece)
+        })
+        .collect()
+}
+
+/// Source and destination of a packet.
+#[must_use]
+pub fn ends(packet: &[u8]) -> (IpAddr, IpAddr) {
+    let v4 = |at: usize| -> [u8; 4] { packet[at..at + 4].try_into().expect("four bytes") };
+    let v6 = |at: usize| -> [u8; 16] { packet[at..at + 16].try_into().expect("sixteen") };
+    match packet[0] >> 4 {
+        4 => (v4(12).into(), v4(16).into()),
+        _ => (v6(8).into(), v6(24).into()),
+    }
+}
+
 /// The far end of one TCP conversation.
 #[derive(Clone, Debug)]
 pub struct Peer {
@@ -265,6 +354,7 @@ impl Peer {
             ack: if flags & ACK == 0 { 0 } else { self.expected },
             flags,
             window: self.window,
+            urgent: 0,
             options: Vec::new(),
             payload: Vec::new(),
         }
@@ -333,6 +423,7 @@ pub struct Segment {
     pub ack: u32,
     flags: u8,
     window: u16,
+    urgent: u16,
     options: Vec<u8>,
     payload: Vec<u8>,
 }
@@ -415,6 +506,34 @@ impl Segment {
     pub fn sack_permitted(self) -> Self {
         self.option(&[4, 2])
     }
+
+    /// SACK blocks (RFC 2018), left and right edges.
+    #[must_use]
+    pub fn sack(self, blocks: &[(u32, u32)]) -> Self {
+        let length = u8::try_from(2 + 8 * blocks.len()).expect("at most four blocks");
+        let mut option = vec![5, length];
+        for (left, right) in blocks {
+            option.extend(left.to_be_bytes());
+            option.extend(right.to_be_bytes());
+        }
+        self.option(&option)
+    }
+
+    /// Timestamps (RFC 7323): our value, and the echo of theirs.
+    #[must_use]
+    pub fn timestamps(self, value: u32, echo: u32) -> Self {
+        let mut option = vec![8, 10];
+        option.extend(value.to_be_bytes());
+        option.extend(echo.to_be_bytes());
+        self.option(&option)
+    }
+
+    /// With an urgent pointer; the flag is a flag of its own.
+    #[must_use]
+    pub fn urgent(mut self, pointer: u16) -> Self {
+        self.urgent = pointer;
+        self
+    }
 }
 
 impl From<Segment> for Vec<u8> {
@@ -427,9 +546,82 @@ impl From<Segment> for Vec<u8> {
         bytes.extend(segment.ack.to_be_bytes());
         bytes.extend([header / 4 * 16, segment.flags]);
         bytes.extend(segment.window.to_be_bytes());
-        bytes.extend([0; 4]);
+        bytes.extend([0; 2]);
+        bytes.extend(segment.urgent.to_be_bytes());
         bytes.extend(&segment.options);
         bytes.extend(&segment.payload);
         seal(ip(segment.from.ip(), segment.to.ip(), wire::TCP, &bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Body, read, reassemble};
+
+    #[test]
+    fn fragments_are_read_and_make_the_packet_again() {
+        for family in FAMILIES {
+            let data: Vec<u8> = (0..=255).cycle().take(4000).collect();
+            let whole = udp(family.peer(5000), family.local(53), &data);
+            let mut pieces: Vec<_> = fragments(&whole, 0x0102, 1448)
+                .iter()
+                .map(|piece| read(piece).unwrap())
+                .collect();
+            assert_eq!(pieces.len(), 3);
+            pieces.rotate_left(1);
+            let again = reassemble(&pieces).unwrap();
+            assert_eq!(again.body, read(&whole).unwrap().body);
+
+            let error = reassemble(&pieces[..2]).unwrap_err();
+            assert!(error.contains("at") || error.contains("missing"), "{error}");
+            let twice = [&pieces[..], &pieces[..1]].concat();
+            assert!(reassemble(&twice).is_err(), "{family:?}");
+        }
+    }
+
+    #[test]
+    fn a_fragment_that_no_sender_may_make_is_refused() {
+        for family in FAMILIES {
+            let ends = (family.peer(0).ip(), family.local(0).ip());
+            for (offset, more, length) in [(0, true, 12), (65_528, false, 16), (8, false, 0)] {
+                let piece = fragment(ends, wire::UDP, 1, offset, more, &vec![0; length]);
+                assert!(read(&piece).is_err(), "{offset} {more} {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn extension_headers_are_read_through() {
+        let family = Family::V6;
+        let packet = udp(family.peer(5000), family.local(53), b"hello");
+        let bare = read(&packet).unwrap().body;
+        for kind in [0, 43, 60] {
+            let longer = with_extension(&packet, kind, &[0, 1, 4, 0, 0, 0, 0]);
+            assert_eq!(longer.len(), packet.len() + 8);
+            assert_eq!(read(&longer).unwrap().body, bare);
+        }
+    }
+
+    #[test]
+    fn ip_options_leave_the_checksum_right() {
+        let packet = udp(Family::V4.peer(5000), Family::V4.local(53), b"hello");
+        let longer = with_ip_options(&packet, &[7, 7, 4, 0, 0, 0, 0]);
+        assert_eq!((longer[0], longer.len()), (0x47, packet.len() + 8));
+        assert_eq!(checksum(&[&longer[..28]]), 0);
+        assert_eq!(longer[28..], packet[20..]);
+    }
+
+    #[test]
+    fn options_of_a_segment_are_read_back() {
+        for family in FAMILIES {
+            let peer = Peer::new(family);
+            let segment = peer.ack().timestamps(7, 9).sack(&[(10, 20), (30, 40)]);
+            let Body::Tcp(seen) = read(&Vec::from(segment)).unwrap().body else {
+                panic!("a segment");
+            };
+            assert_eq!(seen.timestamps, Some((7, 9)));
+            assert_eq!(seen.sack, [(10, 20), (30, 40)]);
+        }
     }
 }

@@ -26,15 +26,20 @@
 )]
 
 pub mod app;
+pub mod case;
 pub mod component;
 pub mod craft;
 pub mod dut;
+pub mod exchange;
 pub mod fuzz;
 pub mod host;
+pub mod isn;
+pub mod known;
 pub mod link;
 pub mod program;
 pub mod random;
 pub mod scene;
+pub mod segment;
 pub mod sim;
 pub mod stack;
 pub mod trace;

@@ -31,15 +31,20 @@ pub fn config() -> Config {
 /// traces are equal, byte for byte. `L3L4_DUT=native` leaves the component out, for
 /// work on the engine.
 pub fn on_both(config: Config, story: impl Fn(&mut Scene)) {
-    let native_only = std::env::var_os("L3L4_DUT").is_some_and(|dut| dut == "native");
     let native = told(Box::new(Native::new(config).expect("in bounds")), &story);
-    if native_only {
+    if native_only() {
         return;
     }
     let component = told(Box::new(Component::new(&config)), &story);
     if let Some(difference) = native.difference(&component) {
         panic!("the traces of native (-) and component (+) differ at {difference}");
     }
+}
+
+/// Whether `L3L4_DUT=native` leaves the component out.
+#[must_use]
+pub fn native_only() -> bool {
+    std::env::var_os("L3L4_DUT").is_some_and(|dut| dut == "native")
 }
 
 /// [`on_both`] for IPv4 and for IPv6.
@@ -458,7 +463,7 @@ impl Scene {
 
     /// At the end of a story: the engine and the host agree on who lives, and a
     /// flow that has ended is unknown.
-    fn close_the_books(&mut self) {
+    pub fn close_the_books(&mut self) {
         let mut flows = self.flows();
         flows.sort_unstable();
         let living: Vec<_> = self.host().living.keys().copied().collect();

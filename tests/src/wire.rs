@@ -50,6 +50,23 @@ pub enum Body {
     Udp(Udp),
     /// An ICMP or ICMPv6 message.
     Icmp(Icmp),
+    /// A piece of a larger packet: see [`reassemble`].
+    Fragment(Fragment),
+}
+
+/// A piece of a larger packet (RFC 791 3.2, RFC 8200 4.5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fragment {
+    /// What the pieces of one packet have in common.
+    pub id: u32,
+    /// What the whole packet carries.
+    pub protocol: u8,
+    /// Where in the whole this piece lies, in bytes.
+    pub offset: usize,
+    /// Whether more follows.
+    pub more: bool,
+    /// The piece.
+    pub payload: Vec<u8>,
 }
 
 /// A TCP segment.
@@ -145,35 +162,87 @@ pub fn pseudo_header(from: IpAddr, to: IpAddr, protocol: u8, length: usize) -> V
 }
 
 /// Reads a packet and checks all that an emitted packet has to hold: lengths,
-/// checksums, no fragments, well-formed options.
+/// checksums, well-formed options and extension headers.
 pub fn read(packet: &[u8]) -> Result<Seen, String> {
     let version = packet.first().ok_or("empty")? >> 4;
-    let (from, to, hop_limit, protocol, payload) = match version {
+    let layer = match version {
         4 => read_ipv4(packet)?,
         6 => read_ipv6(packet)?,
         other => return Err(format!("IP version {other}")),
     };
-    ensure(hop_limit > 0, || "hop limit 0".into())?;
-    let body = match protocol {
-        TCP => Body::Tcp(read_tcp(from, to, payload)?),
-        UDP => Body::Udp(read_udp(from, to, payload)?),
-        ICMP if version == 4 => Body::Icmp(read_icmp(&[], payload)?),
-        ICMPV6 if version == 6 => {
-            let pseudo = pseudo_header(from, to, ICMPV6, payload.len());
-            Body::Icmp(read_icmp(&pseudo, payload)?)
-        }
-        other => return Err(format!("protocol {other}")),
+    ensure(layer.hop_limit > 0, || "hop limit 0".into())?;
+    let body = match layer.piece {
+        Some((id, offset, more)) => Body::Fragment(read_fragment(&layer, id, offset, more)?),
+        None => read_body(layer.from, layer.to, layer.protocol, layer.payload)?,
     };
     Ok(Seen {
-        from,
-        to,
-        hop_limit,
+        from: layer.from,
+        to: layer.to,
+        hop_limit: layer.hop_limit,
         length: packet.len(),
         body,
     })
 }
 
-type Layer<'a> = (IpAddr, IpAddr, u8, u8, &'a [u8]);
+/// Puts the pieces of one packet together, in whatever order they came: complete,
+/// without overlap (RFC 5722), and whole by the rules of its transport.
+pub fn reassemble(pieces: &[Seen]) -> Result<Seen, String> {
+    let first = pieces.first().ok_or("no fragments")?;
+    let mut sorted = Vec::new();
+    for piece in pieces {
+        let Body::Fragment(fragment) = &piece.body else {
+            return Err(format!("not a fragment: {piece}"));
+        };
+        sorted.push(fragment);
+    }
+    sorted.sort_by_key(|fragment| fragment.offset);
+    let (id, protocol) = (sorted[0].id, sorted[0].protocol);
+    let (mut whole, mut ended) = (Vec::new(), false);
+    for fragment in sorted {
+        ensure(fragment.id == id && fragment.protocol == protocol, || {
+            "fragments of two packets".into()
+        })?;
+        ensure(fragment.offset == whole.len() && !ended, || {
+            format!(
+                "a fragment at {} after {} bytes",
+                fragment.offset,
+                whole.len()
+            )
+        })?;
+        whole.extend_from_slice(&fragment.payload);
+        ended = !fragment.more;
+    }
+    ensure(ended, || "the last fragment is missing".into())?;
+    Ok(Seen {
+        length: whole.len(),
+        body: read_body(first.from, first.to, protocol, &whole)?,
+        ..first.clone()
+    })
+}
+
+fn read_body(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> Result<Body, String> {
+    match protocol {
+        TCP => Ok(Body::Tcp(read_tcp(from, to, payload)?)),
+        UDP => Ok(Body::Udp(read_udp(from, to, payload)?)),
+        ICMP if from.is_ipv4() => Ok(Body::Icmp(read_icmp(&[], payload)?)),
+        ICMPV6 if from.is_ipv6() => {
+            let pseudo = pseudo_header(from, to, ICMPV6, payload.len());
+            Ok(Body::Icmp(read_icmp(&pseudo, payload)?))
+        }
+        other => Err(format!("protocol {other}")),
+    }
+}
+
+/// The IP layer of a packet, and what lies behind it.
+struct Layer<'a> {
+    from: IpAddr,
+    to: IpAddr,
+    hop_limit: u8,
+    protocol: u8,
+    /// Identification, offset in bytes, more fragments.
+    piece: Option<(u32, usize, bool)>,
+    payload: &'a [u8],
+}
 
 fn read_ipv4(packet: &[u8]) -> Result<Layer<'_>, String> {
     ensure(packet.len() >= 20, || "short IPv4 header".into())?;
@@ -182,19 +251,23 @@ fn read_ipv4(packet: &[u8]) -> Result<Layer<'_>, String> {
     ensure(total == packet.len(), || {
         format!("total length {total} of {} bytes", packet.len())
     })?;
-    ensure(u16_at(packet, 6) & 0xbfff == 0, || "IPv4 fragment".into())?;
     ensure(checksum(&[&packet[..20]]) == 0, || "IPv4 checksum".into())?;
     let address = |at: usize| {
         let octets: [u8; 4] = packet[at..at + 4].try_into().expect("four bytes");
         IpAddr::V4(Ipv4Addr::from(octets))
     };
-    Ok((
-        address(12),
-        address(16),
-        packet[8],
-        packet[9],
-        &packet[20..],
-    ))
+    let word = u16_at(packet, 6);
+    ensure(word & 0x8000 == 0, || "the reserved IPv4 flag".into())?;
+    let (offset, more) = (usize::from(word & 0x1fff) * 8, word & 0x2000 != 0);
+    let id = u32::from(u16_at(packet, 4));
+    Ok(Layer {
+        from: address(12),
+        to: address(16),
+        hop_limit: packet[8],
+        protocol: packet[9],
+        piece: (offset > 0 || more).then_some((id, offset, more)),
+        payload: &packet[20..],
+    })
 }
 
 fn read_ipv6(packet: &[u8]) -> Result<Layer<'_>, String> {
@@ -207,7 +280,58 @@ fn read_ipv6(packet: &[u8]) -> Result<Layer<'_>, String> {
         let octets: [u8; 16] = packet[at..at + 16].try_into().expect("sixteen bytes");
         IpAddr::V6(Ipv6Addr::from(octets))
     };
-    Ok((address(8), address(24), packet[7], packet[6], &packet[40..]))
+    let mut layer = Layer {
+        from: address(8),
+        to: address(24),
+        hop_limit: packet[7],
+        protocol: packet[6],
+        piece: None,
+        payload: &packet[40..],
+    };
+    while let 0 | 43 | 44 | 60 = layer.protocol {
+        let bytes = layer.payload;
+        ensure(bytes.len() >= 8, || "short extension header".into())?;
+        let length = if layer.protocol == 44 {
+            ensure(layer.piece.is_none(), || "two fragment headers".into())?;
+            let word = u16_at(bytes, 2);
+            ensure(bytes[1] == 0 && word & 6 == 0, || {
+                "reserved bits of the fragment header".into()
+            })?;
+            layer.piece = Some((u32_at(bytes, 4), usize::from(word & !7), word & 1 != 0));
+            8
+        } else {
+            8 + usize::from(bytes[1]) * 8
+        };
+        ensure(bytes.len() >= length, || "long extension header".into())?;
+        (layer.protocol, layer.payload) = (bytes[0], &bytes[length..]);
+        if layer.piece.is_some() {
+            break;
+        }
+    }
+    Ok(layer)
+}
+
+fn read_fragment(
+    layer: &Layer<'_>,
+    id: u32,
+    offset: usize,
+    more: bool,
+) -> Result<Fragment, String> {
+    let payload = layer.payload.to_vec();
+    ensure(!payload.is_empty(), || "an empty fragment".into())?;
+    ensure(!more || payload.len().is_multiple_of(8), || {
+        format!("a fragment of {} bytes before others", payload.len())
+    })?;
+    ensure(offset + payload.len() <= 65_535, || {
+        format!("a fragment that ends at {}", offset + payload.len())
+    })?;
+    Ok(Fragment {
+        id,
+        protocol: layer.protocol,
+        offset,
+        more,
+        payload,
+    })
 }
 
 fn read_tcp(from: IpAddr, to: IpAddr, bytes: &[u8]) -> Result<Tcp, String> {
@@ -316,7 +440,7 @@ impl Seen {
     pub fn tcp(self) -> Tcp {
         match self.body {
             Body::Tcp(segment) => segment,
-            Body::Udp(_) | Body::Icmp(_) => panic!("not TCP: {self}"),
+            Body::Udp(_) | Body::Icmp(_) | Body::Fragment(_) => panic!("not TCP: {self}"),
         }
     }
 
@@ -325,7 +449,7 @@ impl Seen {
     pub fn udp(self) -> Udp {
         match self.body {
             Body::Udp(datagram) => datagram,
-            Body::Tcp(_) | Body::Icmp(_) => panic!("not UDP: {self}"),
+            Body::Tcp(_) | Body::Icmp(_) | Body::Fragment(_) => panic!("not UDP: {self}"),
         }
     }
 
@@ -334,7 +458,7 @@ impl Seen {
     pub fn icmp(self) -> Icmp {
         match self.body {
             Body::Icmp(message) => message,
-            Body::Tcp(_) | Body::Udp(_) => panic!("not ICMP: {self}"),
+            Body::Tcp(_) | Body::Udp(_) | Body::Fragment(_) => panic!("not ICMP: {self}"),
         }
     }
 }
@@ -376,6 +500,17 @@ impl fmt::Display for Seen {
                 message.rest,
                 message.payload.len()
             ),
+            Body::Fragment(fragment) => write!(
+                f,
+                "{} > {} protocol {} fragment {:x} at {}{} length {}",
+                self.from,
+                self.to,
+                fragment.protocol,
+                fragment.id,
+                fragment.offset,
+                if fragment.more { "+" } else { "" },
+                fragment.payload.len()
+            ),
         }
     }
 }
@@ -413,7 +548,9 @@ impl fmt::Display for Tcp {
     }
 }
 
-fn flag_letters(flags: u8) -> String {
+/// As tcpdump prints them.
+#[must_use]
+pub fn flag_letters(flags: u8) -> String {
     let letters = [
         (SYN, 'S'),
         (FIN, 'F'),
