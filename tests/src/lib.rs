@@ -11,10 +11,7 @@
 //!   application on the near end ([`app`]).
 //! - [`sim`]: two ends, two links, all impairments, and the invariants that hold all
 //!   the same.
-//! - [`exchange`]: the words in which a conformance [`case`] is told, over a scene;
-//!   [`segment`]: the segments that it injects and expects; [`known`]: the list of
-//!   known failures and the judgement by it.
-//! - [`isn`]: attacks on initial sequence numbers.
+//! - [`conformance`]: the words in which the conformance cases are told.
 //! - [`fuzz`]: the bodies of the fuzz targets.
 //! - [`program`]: the built program, for tests that run it.
 //! - [`random`]: the only source of chance, and it is seeded.
@@ -26,20 +23,16 @@
 )]
 
 pub mod app;
-pub mod case;
 pub mod component;
+pub mod conformance;
 pub mod craft;
 pub mod dut;
-pub mod exchange;
 pub mod fuzz;
 pub mod host;
-pub mod isn;
-pub mod known;
 pub mod link;
 pub mod program;
 pub mod random;
 pub mod scene;
-pub mod segment;
 pub mod sim;
 pub mod stack;
 pub mod trace;

@@ -874,7 +874,7 @@ impl Sink for Quotes {
                 let seq = &message.payload[24..28];
                 self.quoted = Some(u32::from_be_bytes(seq.try_into().unwrap()));
             }
-            Body::Tcp(_) | Body::Udp(_) => {}
+            Body::Tcp(_) | Body::Udp(_) | Body::Fragment(_) => {}
         }
         Ok(())
     }

@@ -405,7 +405,7 @@ impl EngineEnd {
                     }
                 }
                 Ok(Body::Udp(datagram)) => self.datagrams.emit(&datagram.payload),
-                Ok(Body::Icmp(_)) => {}
+                Ok(Body::Icmp(_) | Body::Fragment(_)) => {}
                 Err(error) => self.findings.rule(Rule::I5, false, || error),
             }
             self.outbox.push(packet);
@@ -437,7 +437,7 @@ impl End for EngineEnd {
                     self.tap.received(&segment);
                 }
                 Ok(Body::Udp(_)) => self.datagrams.arrived += 1,
-                Ok(Body::Tcp(_) | Body::Icmp(_)) | Err(_) => {}
+                Ok(Body::Tcp(_) | Body::Icmp(_) | Body::Fragment(_)) | Err(_) => {}
             }
         }
         self.scene.rx_batch(&packets);

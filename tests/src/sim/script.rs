@@ -333,7 +333,7 @@ impl End for ScriptEnd {
         for packet in packets {
             match wire::read(&packet).map(|seen| seen.body) {
                 Ok(Body::Tcp(segment)) if !silent => self.hear(&segment),
-                Ok(Body::Tcp(_) | Body::Udp(_) | Body::Icmp(_)) | Err(_) => {}
+                Ok(Body::Tcp(_) | Body::Udp(_) | Body::Icmp(_) | Body::Fragment(_)) | Err(_) => {}
             }
         }
     }

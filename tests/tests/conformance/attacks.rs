@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 
 use l3l4_engine::{CloseReason, Event};
-use l3l4_tests::case::Case;
+use l3l4_tests::conformance::case::Case;
+use l3l4_tests::conformance::exchange::{Exchange, Talk, ms, secs};
+use l3l4_tests::conformance::isn::{Hits, foretell};
+use l3l4_tests::conformance::segment::{ack, data, rst, seg, syn, syn_ack};
 use l3l4_tests::craft::Peer;
-use l3l4_tests::exchange::{Exchange, Talk, ms, secs};
-use l3l4_tests::isn::{Hits, foretell};
-use l3l4_tests::segment::{ack, data, rst, seg, syn, syn_ack};
 use l3l4_tests::trace::digest;
 use l3l4_tests::wire::{self, ACK, Body, PSH};
 

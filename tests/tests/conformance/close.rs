@@ -1,9 +1,9 @@
 //! Closing: both orders, TIME-WAIT, and what may be lost on the way (nothing).
 
 use l3l4_engine::{CloseReason, Event, Timer};
-use l3l4_tests::case::Case;
-use l3l4_tests::exchange::{Exchange, Talk, ms, secs, stream};
-use l3l4_tests::segment::{ack, data, fin, rst, seg, syn, syn_ack};
+use l3l4_tests::conformance::case::Case;
+use l3l4_tests::conformance::exchange::{Exchange, Talk, ms, secs, stream};
+use l3l4_tests::conformance::segment::{ack, data, fin, rst, seg, syn, syn_ack};
 use l3l4_tests::wire::{ACK, FIN};
 
 pub(crate) const CASES: &[Case] = &[

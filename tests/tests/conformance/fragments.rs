@@ -1,9 +1,9 @@
 //! Reassembly, its limits and its end.
 
 use l3l4_engine::FlowId;
-use l3l4_tests::case::Case;
+use l3l4_tests::conformance::case::Case;
+use l3l4_tests::conformance::exchange::{Exchange, Talk, secs, stream};
 use l3l4_tests::craft::{self, Family};
-use l3l4_tests::exchange::{Exchange, Talk, secs, stream};
 use l3l4_tests::wire::{ICMP, ICMPV6, TCP, UDP};
 
 pub(crate) const CASES: &[Case] = &[

@@ -1,9 +1,9 @@
 //! Opening: the SYN, its options, its repetition, its refusal.
 
 use l3l4_engine::{CloseReason, Event, Timer};
-use l3l4_tests::case::Case;
-use l3l4_tests::exchange::{Exchange, Talk, ms, secs, stream};
-use l3l4_tests::segment::{Kind, ack, data, fin, rst, seg, syn, syn_ack};
+use l3l4_tests::conformance::case::Case;
+use l3l4_tests::conformance::exchange::{Exchange, Talk, ms, secs, stream};
+use l3l4_tests::conformance::segment::{Kind, ack, data, fin, rst, seg, syn, syn_ack};
 use l3l4_tests::wire::{ACK, SYN};
 
 pub(crate) const CASES: &[Case] = &[

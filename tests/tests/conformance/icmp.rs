@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use l3l4_engine::{Refusal, Verdict};
-use l3l4_tests::case::Case;
+use l3l4_tests::conformance::case::Case;
+use l3l4_tests::conformance::exchange::{Exchange, ms, secs, stream};
+use l3l4_tests::conformance::segment::{data, seg};
 use l3l4_tests::craft::{self, Family, Peer};
-use l3l4_tests::exchange::{Exchange, ms, secs, stream};
-use l3l4_tests::segment::{data, seg};
 use l3l4_tests::wire::{ACK, Body};
 
 pub(crate) const CASES: &[Case] = &[
@@ -104,7 +104,7 @@ fn path_mtu(x: &mut Exchange<'_>) {
     x.require(!small.payload.is_empty(), "some data");
     x.ignore_sent();
     x.talk.heard = small.end();
-    x.inject(l3l4_tests::segment::ack());
+    x.inject(l3l4_tests::conformance::segment::ack());
     for segment in x.receive_until(4001) {
         let length = segment.payload.len();
         x.require(length <= most, format!("at most {most} B; {length}"));

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use l3l4_tests::case::Case;
+use l3l4_tests::conformance::case::Case;
+use l3l4_tests::conformance::exchange::{Exchange, Talk, stream};
+use l3l4_tests::conformance::segment::{ack, syn, syn_ack};
 use l3l4_tests::craft::{self, Family};
-use l3l4_tests::exchange::{Exchange, Talk, stream};
-use l3l4_tests::segment::{ack, syn, syn_ack};
 use l3l4_tests::wire::Body;
 
 pub(crate) const CASES: &[Case] = &[

@@ -33,9 +33,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use l3l4_tests::case::{Case, Outcome};
+use l3l4_tests::conformance::case::{Case, Outcome};
+use l3l4_tests::conformance::known::{Known, Variant};
 use l3l4_tests::craft::Family;
-use l3l4_tests::known::{Known, Variant};
 
 const KNOWN: &str = include_str!("../../conformance/known-failures.txt");
 const CHAPTERS: &[&[Case]] = &[

@@ -1,9 +1,9 @@
 //! TCP options at their limits and beyond.
 
 use l3l4_engine::Event;
-use l3l4_tests::case::Case;
-use l3l4_tests::exchange::{Exchange, Talk, ms, stream};
-use l3l4_tests::segment::{ack, syn, syn_ack};
+use l3l4_tests::conformance::case::Case;
+use l3l4_tests::conformance::exchange::{Exchange, Talk, ms, stream};
+use l3l4_tests::conformance::segment::{ack, syn, syn_ack};
 
 pub(crate) const CASES: &[Case] = &[
     Case::new(

@@ -1,11 +1,11 @@
 //! The receiving side: acknowledgements, gaps, the window that we offer.
 
 use l3l4_engine::Event;
-use l3l4_tests::case::Case;
+use l3l4_tests::conformance::case::Case;
+use l3l4_tests::conformance::exchange::{Exchange, Talk, ms, secs, stream};
+use l3l4_tests::conformance::segment::{Kind, Segment, ack, data, fin, seg, syn, syn_ack};
 use l3l4_tests::craft;
-use l3l4_tests::exchange::{Exchange, Talk, ms, secs, stream};
 use l3l4_tests::random::Random;
-use l3l4_tests::segment::{Kind, Segment, ack, data, fin, seg, syn, syn_ack};
 use l3l4_tests::wire::{ACK, FIN, PSH};
 
 pub(crate) const CASES: &[Case] = &[

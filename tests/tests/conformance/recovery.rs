@@ -1,9 +1,9 @@
 //! Loss and congestion: what is resent when, and how much is in flight.
 
 use l3l4_engine::{CloseReason, Event};
-use l3l4_tests::case::Case;
-use l3l4_tests::exchange::{Exchange, Talk, ms, secs, stream};
-use l3l4_tests::segment::{ack, fin, seg, syn};
+use l3l4_tests::conformance::case::Case;
+use l3l4_tests::conformance::exchange::{Exchange, Talk, ms, secs, stream};
+use l3l4_tests::conformance::segment::{ack, fin, seg, syn};
 use l3l4_tests::wire::{ACK, Tcp};
 
 pub(crate) const CASES: &[Case] = &[

@@ -1,8 +1,8 @@
 //! What a run prints.
 
-use l3l4_tests::case::{Case, Outcome};
+use l3l4_tests::conformance::case::{Case, Outcome};
+use l3l4_tests::conformance::known::{Known, Variant, name};
 use l3l4_tests::craft::{FAMILIES, Family};
-use l3l4_tests::known::{Known, Variant, name};
 use serde_json::{Value, json};
 
 type Results = [(Variant, Outcome)];

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use l3l4_engine::{CloseReason, Event};
-use l3l4_tests::case::Case;
-use l3l4_tests::exchange::{Exchange, ms, secs, stream};
-use l3l4_tests::segment::{ack, data, fin, seg, syn};
+use l3l4_tests::conformance::case::Case;
+use l3l4_tests::conformance::exchange::{Exchange, ms, secs, stream};
+use l3l4_tests::conformance::segment::{ack, data, fin, seg, syn};
 use l3l4_tests::wire::{ACK, Tcp};
 
 pub(crate) const CASES: &[Case] = &[

@@ -3,10 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use l3l4_engine::{Refusal, Verdict};
-use l3l4_tests::case::Case;
+use l3l4_tests::conformance::case::Case;
+use l3l4_tests::conformance::exchange::{Exchange, Talk};
+use l3l4_tests::conformance::segment::{ack, rst, rst_ack, seg, syn, syn_ack};
 use l3l4_tests::craft::{Family, Peer};
-use l3l4_tests::exchange::{Exchange, Talk};
-use l3l4_tests::segment::{ack, rst, rst_ack, seg, syn, syn_ack};
 use l3l4_tests::wire::{ACK, FIN, PSH, RST, SYN, URG};
 
 pub(crate) const CASES: &[Case] = &[

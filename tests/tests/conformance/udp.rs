@@ -1,9 +1,9 @@
 //! UDP: checksums, lengths, large datagrams, and how long a flow lives.
 
 use l3l4_engine::{CloseReason, FlowError, Timer};
-use l3l4_tests::case::Case;
+use l3l4_tests::conformance::case::Case;
+use l3l4_tests::conformance::exchange::{Exchange, Talk, secs, stream};
 use l3l4_tests::craft::{self, Family};
-use l3l4_tests::exchange::{Exchange, Talk, secs, stream};
 use l3l4_tests::wire::{self, Body, Seen};
 
 pub(crate) const CASES: &[Case] = &[

@@ -9,9 +9,9 @@ use std::sync::Once;
 use l3l4_engine::Config;
 
 use crate::component::Component;
+use crate::conformance::exchange::{Exchange, Failure};
 use crate::craft::{FAMILIES, Family};
 use crate::dut::{Dut, Native};
-use crate::exchange::{Exchange, Failure};
 use crate::scene::{Scene, config, native_only};
 use crate::trace::Trace;
 
@@ -185,8 +185,8 @@ fn reason(payload: &(dyn Any + Send)) -> (Option<String>, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exchange::ms;
-    use crate::segment::{rst, syn, syn_ack};
+    use crate::conformance::exchange::ms;
+    use crate::conformance::segment::{rst, syn, syn_ack};
 
     #[test]
     fn a_case_passes_on_both_devices() {

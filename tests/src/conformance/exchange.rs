@@ -19,9 +19,9 @@ use std::time::Duration;
 
 use l3l4_engine::{CloseReason, Event, FiveTuple, FlowId, Instant, Verdict};
 
+use crate::conformance::segment::{Segment, ack, brief, syn};
 use crate::craft::{Family, Peer};
 use crate::scene::Scene;
-use crate::segment::{Segment, ack, brief, syn};
 use crate::wire::{self, ACK, Body, Icmp, RST, SYN, Seen, Tcp};
 
 /// Milliseconds.
@@ -44,7 +44,7 @@ pub fn stream(from: u32, length: u32) -> Vec<u8> {
 }
 
 /// Why a case failed. It is thrown by `resume_unwind`, past every panic hook: see
-/// [`crate::case`].
+/// [`crate::conformance::case`].
 #[derive(Clone, Debug)]
 pub struct Failure(pub String);
 
@@ -528,7 +528,7 @@ impl<'a> Exchange<'a> {
             Ok(Body::Udp(_) | Body::Icmp(_) | Body::Fragment(_)) | Err(_) => None,
         };
         self.inject(offered);
-        let syn_ack = self.expect(crate::segment::syn_ack().ack(1));
+        let syn_ack = self.expect(crate::conformance::segment::syn_ack().ack(1));
         match (value, syn_ack.timestamps) {
             (Some(value), Some((theirs, _))) => self.inject(ack().ts(value + 1, theirs)),
             (Some(_) | None, Some(_) | None) => self.inject(ack()),

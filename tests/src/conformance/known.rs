@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::case::Outcome;
+use crate::conformance::case::Outcome;
 use crate::craft::Family;
 
 /// A case in one family.
