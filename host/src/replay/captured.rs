@@ -10,6 +10,10 @@ use crate::types::Instant;
 /// Most bytes that wait behind a gap.
 const MOST_WAITING: usize = 1 << 20;
 
+/// Most bytes that wait for the peer's window. When there are more, the rest of the
+/// stream is given up: one with a hole would be another stream.
+const MOST_OUTGOING: usize = 16 << 20;
+
 /// Most bytes of a gap that are made up: an acknowledgement of more is not
 /// believed.
 const MOST_FILLED: u64 = 16 << 20;
@@ -24,7 +28,8 @@ pub struct Gaps {
     /// Bytes that the peer acknowledged and that are not in the capture, or were
     /// cut off: zeros were sent in their place.
     pub zeros: u64,
-    /// Bytes that were given up, for they waited behind a gap with too many others.
+    /// Bytes that were given up, for they waited behind a gap, or for the peer's
+    /// window, with too many others.
     pub lost: u64,
 }
 
@@ -40,6 +45,7 @@ pub(crate) struct Captured {
     acked: u64,
     missing_since: Option<Instant>,
     filled: u64,
+    given_up: bool,
     /// A segment of this side is in the capture.
     pub(crate) seen: bool,
 }
@@ -69,7 +75,7 @@ impl Captured {
             data.resize(segment.length, 0);
             self.keep(start, data, gaps);
         }
-        self.pass_on(outgoing);
+        self.pass_on(outgoing, gaps);
     }
 
     /// The peer acknowledged all before `ack`.
@@ -95,7 +101,7 @@ impl Captured {
         let Some(since) = self.missing_since else {
             return;
         };
-        if !self.seen || now.is_some_and(|now| now - since < PATIENCE) {
+        if !self.seen || self.given_up || now.is_some_and(|now| now - since < PATIENCE) {
             return;
         }
         self.missing_since = None;
@@ -114,13 +120,13 @@ impl Captured {
             gaps.zeros += gap;
             self.next += gap;
             outgoing.extend((0..gap).map(|_| 0));
-            self.pass_on(outgoing);
+            self.pass_on(outgoing, gaps);
         }
     }
 
     /// Whether all up to the FIN was passed on.
     pub(crate) fn is_finished(&self) -> bool {
-        self.end.is_some_and(|end| end <= self.next)
+        !self.given_up && self.end.is_some_and(|end| end <= self.next)
     }
 
     /// Where a sequence number is in the stream; none before its start.
@@ -149,7 +155,7 @@ impl Captured {
         }
     }
 
-    fn pass_on(&mut self, outgoing: &mut VecDeque<u8>) {
+    fn pass_on(&mut self, outgoing: &mut VecDeque<u8>, gaps: &mut Gaps) {
         while let Some(first) = self.waiting.first_entry() {
             if *first.key() > self.next {
                 break;
@@ -160,7 +166,11 @@ impl Captured {
             let known = usize::try_from(self.next - start).unwrap_or(usize::MAX);
             let fresh = data.get(known..).unwrap_or_default();
             self.next += fresh.len() as u64;
-            outgoing.extend(fresh);
+            self.given_up |= outgoing.len() + fresh.len() > MOST_OUTGOING;
+            match self.given_up {
+                true => gaps.lost += fresh.len() as u64,
+                false => outgoing.extend(fresh),
+            }
         }
         if self.acked <= self.next {
             self.missing_since = None;

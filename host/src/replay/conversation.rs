@@ -11,8 +11,14 @@ use crate::types::{CloseReason, FiveTuple, FlowId, Instant, Protocol, Verdict};
 /// Most bytes of a flow's segments that are kept to be fed again.
 const MOST_HELD: usize = 4 << 20;
 
-/// How long a flow that has ended is remembered, for what comes late.
+/// Most bytes that are kept for all flows.
+pub(crate) const MOST_HELD_IN_ALL: usize = 256 << 20;
+
+/// How long a flow that has ended is remembered, for what comes late; and how long
+/// when there are very many.
 const MEMORY: Duration = Duration::from_secs(120);
+const SHORT_MEMORY: Duration = Duration::from_secs(1);
+const VERY_MANY: usize = 65_536;
 
 #[derive(Debug)]
 pub(crate) struct Conversation {
@@ -119,6 +125,12 @@ impl Conversation {
         self.received + u64::from(self.peer_finished)
     }
 
+    /// Whether segments wait for others that never came.
+    pub(crate) fn lacks_data(&self) -> bool {
+        let taken = self.taken();
+        self.held.segments.values().any(|(end, _)| *end > taken)
+    }
+
     /// Whether a packet of the peer has anyone to go to. One that comes when the
     /// flow is over would be a stray of the replay's making: in the capture the
     /// connection ended later.
@@ -176,12 +188,12 @@ impl Held {
         None
     }
 
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.segments.is_empty()
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
     }
 }
 
@@ -190,6 +202,15 @@ impl Held {
 pub(crate) enum From {
     Peer,
     Local,
+}
+
+impl From {
+    pub(crate) fn opposite(self) -> Self {
+        match self {
+            Self::Peer => Self::Local,
+            Self::Local => Self::Peer,
+        }
+    }
 }
 
 /// All conversations, by a number of their own: a tuple can be used again while
@@ -270,11 +291,15 @@ impl Table {
     /// ones that lack data.
     pub(crate) fn forget(&mut self, now: Instant) -> u64 {
         let mut incomplete = 0;
+        let memory = match self.conversations.len() > VERY_MANY {
+            true => SHORT_MEMORY,
+            false => MEMORY,
+        };
         let by_tuple = &mut self.by_tuple;
         self.conversations.retain(|id, conversation| {
-            let keep = conversation.flow.is_some() || now - conversation.last < MEMORY;
+            let keep = conversation.flow.is_some() || now - conversation.last < memory;
             if !keep {
-                incomplete += u64::from(!conversation.held.is_empty());
+                incomplete += u64::from(conversation.lacks_data());
                 if by_tuple.get(&conversation.tuple) == Some(id) {
                     by_tuple.remove(&conversation.tuple);
                 }

@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::conversation::{Conversation, From};
+use super::conversation::{Conversation, From, MOST_HELD_IN_ALL};
 use super::mapper::{self, Offers};
 use super::packet::{ACK, Headers, ICMP, ICMPV6, RST, SYN, Segment, TCP, checksum, u16_at};
+use super::report::name;
 use super::speaker::Speaker;
 use super::{Checksums, Packet, Replay, ReplayError, Sink};
 use crate::types::{Checksum, FiveTuple, FlowOptions, Instant, Protocol, Verdict};
@@ -90,17 +91,24 @@ impl<S: Sink> Replay<S> {
             self.stranger(from, to)?;
             return Ok(None);
         }
-        let Some(side) = self.side(from.ip(), Some(from.port()), to.ip(), Some(to.port())) else {
+        let answers = segment.has(ACK);
+        // A capture of several interfaces may have the answer first.
+        let late = answers && self.opening_follows(to, from, segment.ack);
+        let (opener, other) = if late { (to, from) } else { (from, to) };
+        let (one, two) = (Some(opener.port()), Some(other.port()));
+        let Some(mut side) = self.side(opener.ip(), one, other.ip(), two) else {
             self.floor().report.not_fed.not_selected += 1;
             return Ok(None);
         };
-        let answers = segment.has(ACK);
-        if side == From::Local && answers {
+        if late {
+            side = side.opposite();
+        }
+        if side == From::Local && answers && !late {
             // The engine cannot be told of a SYN that was not captured.
             self.stranger(from, to)?;
             return Ok(None);
         }
-        let opened_here = answers || side == From::Local;
+        let opened_here = answers == (side == From::Peer);
         let id = self.add(now, Protocol::Tcp, side, from, to);
         if let Some(conversation) = self.floor().table.of(id) {
             conversation.opened_here = opened_here;
@@ -113,6 +121,15 @@ impl<S: Sink> Replay<S> {
             self.open(now, id)?;
         }
         Ok(Some((id, side)))
+    }
+
+    /// Whether the SYN that `ack` answers is among the packets that were read ahead.
+    fn opening_follows(&self, from: SocketAddr, to: SocketAddr, ack: u32) -> bool {
+        self.ahead.iter().any(|packet| {
+            ahead(packet, from, to).is_some_and(|segment| {
+                segment.flags & (SYN | ACK) == SYN && segment.seq.wrapping_add(1) == ack
+            })
+        })
     }
 
     /// A segment of the side that is fed.
@@ -186,13 +203,14 @@ impl<S: Sink> Replay<S> {
         bytes: &[u8],
         offloaded: bool,
     ) {
-        let Some(conversation) = self.floor().table.of(id) else {
+        let floor = self.engine.callbacks_mut();
+        let Some(conversation) = floor.table.of(id) else {
             return;
         };
         let Some(place @ (_, end)) = conversation.place(segment) else {
             return;
         };
-        let over = conversation.ended.is_some() || end <= conversation.taken();
+        let over = conversation.flow.is_none() || end <= conversation.taken();
         if over || segment.has(RST) || segment.next() == segment.seq {
             return;
         }
@@ -200,8 +218,11 @@ impl<S: Sink> Replay<S> {
         if segment.has(SYN) && segment.length == 0 {
             return;
         }
-        if offloaded || is_intact(headers, bytes) {
+        let has_room = floor.held + bytes.len() <= MOST_HELD_IN_ALL;
+        if has_room && (offloaded || is_intact(headers, bytes)) {
+            floor.held = floor.held.saturating_sub(conversation.held.bytes());
             conversation.held.keep(place, bytes);
+            floor.held += conversation.held.bytes();
         }
     }
 
@@ -428,8 +449,10 @@ impl<S: Sink> Replay<S> {
         let tuple = conversation.tuple;
         // The SYN is a callback of this call, and speaks of the capture's options.
         let what = format!(
-            "flow-open {:?} {} > {}",
-            tuple.protocol, tuple.local, tuple.peer
+            "flow-open {} {} > {}",
+            name(tuple.protocol),
+            tuple.local,
+            tuple.peer
         );
         let options = FlowOptions::default();
         let opened = self.call(now, what, |engine| engine.flow_open(now, &tuple, options))?;
@@ -543,8 +566,7 @@ impl<S: Sink> Replay<S> {
 
 /// A TCP segment between these ends that was read ahead.
 fn ahead(packet: &Packet, from: SocketAddr, to: SocketAddr) -> Option<Segment> {
-    let headers = packet.headers?;
-    let ends = headers.sockets(&packet.bytes)?;
+    let (headers, ends) = (packet.headers?, packet.ends?);
     let wanted = headers.protocol == TCP && ends == (from, to);
     wanted.then(|| headers.tcp(&packet.bytes))?
 }

@@ -69,6 +69,8 @@ pub(super) struct Floor<S> {
     pub(super) dirty: VecDeque<u64>,
     /// When conversations want to be looked at.
     pub(super) timers: BTreeSet<(Instant, u64)>,
+    /// Bytes of all segments that are kept to be fed again.
+    pub(super) held: usize,
     /// The instant of the call under way, and what it is since 1970.
     pub(super) now: Instant,
     pub(super) at: u64,
@@ -84,6 +86,7 @@ impl<S: Sink> Floor<S> {
             report,
             dirty: VecDeque::new(),
             timers: BTreeSet::new(),
+            held: 0,
             now: Instant(0),
             at: 0,
             failed: None,
@@ -175,6 +178,7 @@ impl<S: Sink> Callbacks for Floor<S> {
         let mut verdict = Verdict::ACCEPT;
         if let Some(id) = self.table.with_tuple(tuple) {
             if let Some(conversation) = self.table.of(id) {
+                self.held = self.held.saturating_sub(conversation.held.bytes());
                 verdict = conversation.announced();
             }
             if matches!(verdict, Verdict::Accept(_) | Verdict::Wait) {

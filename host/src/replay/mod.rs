@@ -128,6 +128,7 @@ struct Packet {
     bytes: Vec<u8>,
     cut: bool,
     headers: Option<Headers>,
+    ends: Option<(SocketAddr, SocketAddr)>,
 }
 
 impl<S: Sink> Replay<S> {
@@ -168,11 +169,13 @@ impl<S: Sink> Replay<S> {
     /// [`ReplayError`]; the replay is over then.
     pub fn packet(&mut self, at: u64, bytes: &[u8], cut: bool) -> Result<(), ReplayError> {
         self.bytes_ahead += bytes.len();
+        let headers = Headers::read(bytes);
         self.ahead.push_back(Packet {
             at,
             bytes: bytes.to_vec(),
             cut,
-            headers: Headers::read(bytes),
+            headers,
+            ends: headers.and_then(|headers| headers.sockets(bytes)),
         });
         while self.ahead.len() > PACKETS_AHEAD || self.bytes_ahead > BYTES_AHEAD {
             self.next_packet()?;
@@ -283,7 +286,7 @@ impl<S: Sink> Replay<S> {
         listed.truncate(MOST_LISTED);
         let floor = self.engine.callbacks_mut();
         for conversation in floor.table.iter() {
-            floor.report.incomplete += u64::from(!conversation.held.is_empty());
+            floor.report.incomplete += u64::from(conversation.lacks_data());
             if conversation.flow.is_some() {
                 let name = report::name(conversation.tuple.protocol);
                 *floor.report.open.entry(name).or_default() += 1;

@@ -42,8 +42,8 @@ pub struct Report {
     pub mapped: MappingCounts,
     /// What the application sent that was not in the capture.
     pub gaps: Gaps,
-    /// Bytes and datagrams that the application could not send, because its flow
-    /// had ended or it held too many.
+    /// Bytes and datagrams that the application could not send: its flow had ended,
+    /// it held too many, or the datagram is longer than the MTU.
     pub unsent: u64,
     /// How often the guest trapped; the counters are those since.
     pub traps: u64,

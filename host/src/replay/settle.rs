@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::conversation::Conversation;
+use super::floor::Floor;
 use super::mapper::Owed;
 use super::packet::Headers;
 use super::{Replay, ReplayError, Sink};
@@ -55,10 +56,21 @@ impl<S: Sink> Replay<S> {
     }
 
     fn wish(&mut self, id: u64, now: Instant) -> Option<Wish> {
+        let held = |floor: &mut Floor<S>| floor.table.of(id).map_or(0, |one| one.held.bytes());
+        let before = held(self.floor());
+        let wish = self.next_wish(id, now);
+        let after = held(self.floor());
+        let floor = self.floor();
+        floor.held = (floor.held + after).saturating_sub(before);
+        wish
+    }
+
+    fn next_wish(&mut self, id: u64, now: Instant) -> Option<Wish> {
         let floor = self.engine.callbacks_mut();
         let conversation = floor.table.of(id)?;
         if conversation.tuple.protocol == Protocol::Tcp {
             if conversation.ended.is_some() {
+                floor.report.incomplete += u64::from(conversation.lacks_data());
                 conversation.held.clear();
                 let speaker = &mut conversation.speaker;
                 floor.report.unsent += speaker.outgoing.len() as u64;

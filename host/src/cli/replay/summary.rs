@@ -261,13 +261,22 @@ impl Summary {
             lost_behind_gaps,
             unsent,
         } = self.application;
-        if zeros_for_missing + lost_behind_gaps + unsent == 0 {
-            return Ok(());
+        let parts = [
+            (zeros_for_missing, "zeros for bytes not captured"),
+            (
+                lost_behind_gaps,
+                "bytes given up behind a gap or a closed window",
+            ),
+            (unsent, "bytes or datagrams too many, too long or too late"),
+        ];
+        let mut separator = "\nnot sent as wished: ";
+        for (number, what) in parts {
+            if number > 0 {
+                write!(f, "{separator}{} {what}", grouped(number))?;
+                separator = ", ";
+            }
         }
-        write!(f, "\nsent:    as captured")?;
-        some(f, zeros_for_missing, "zeros for bytes not captured")?;
-        some(f, lost_behind_gaps, "bytes given up behind a gap")?;
-        some(f, unsent, "bytes or datagrams not sent, the flow had ended")
+        Ok(())
     }
 }
 
