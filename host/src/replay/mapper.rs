@@ -480,3 +480,109 @@ pub(crate) fn move_quote(message: &mut [u8], quoted: usize, shift: u32) {
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::{Mapper, Mapping, MappingCounts, Owed, ip_packet, timestamps};
+    use crate::replay::packet::{ACK, Headers, PSH, SYN, Segment, checksum, u16_at, u32_at};
+
+    const ISN: u32 = 0xffff_fff0;
+
+    fn ends() -> (SocketAddr, SocketAddr) {
+        (
+            ([198, 51, 100, 2], 40_000).into(),
+            ([192, 0, 2, 1], 80).into(),
+        )
+    }
+
+    /// A segment with timestamps, and data if the flags say PSH.
+    fn packet(from: SocketAddr, to: SocketAddr, flags: u8, seq: u32, ack: u32) -> Vec<u8> {
+        let mut tcp = Vec::new();
+        tcp.extend(from.port().to_be_bytes());
+        tcp.extend(to.port().to_be_bytes());
+        tcp.extend(seq.to_be_bytes());
+        tcp.extend(ack.to_be_bytes());
+        tcp.extend([8 << 4, flags, 1, 0, 0, 0, 0, 0, 1, 1, 8, 10]);
+        tcp.extend(from.port().to_be_bytes());
+        tcp.extend([0, 1, 0, 0, 0, 9]);
+        tcp.extend_from_slice(if flags & PSH == 0 { &[] } else { &[7; 100] });
+        ip_packet(from, to, &mut tcp)
+    }
+
+    fn segment(packet: &[u8]) -> Option<Segment> {
+        let headers = Headers::read(packet)?;
+        assert_eq!(checksum(&headers, &packet[headers.transport..]), 0);
+        headers.tcp(packet)
+    }
+
+    /// The engine, which has timestamps, has sent its SYN-ACK and 100 bytes; the
+    /// capture acknowledges twice as much.
+    fn mapped(mapping: Mapping) -> Option<(Mapper, Vec<u8>, MappingCounts)> {
+        let (peer, local) = ends();
+        let mut mapper = Mapper::new(mapping);
+        let mut counts = MappingCounts::default();
+        let mut syn = packet(peer, local, SYN, 5, 0);
+        let read = segment(&syn)?;
+        mapper.rewrite(&mut syn, &read, false, &mut counts);
+        let answer = packet(local, peer, SYN | ACK, ISN, 6);
+        mapper.engine_sent(&segment(&answer)?, &answer);
+        let data = packet(local, peer, PSH | ACK, ISN.wrapping_add(1), 6);
+        mapper.engine_sent(&segment(&data)?, &data);
+        let offers = super::Offers::ALL;
+        mapper.captured_syn(1_000, offers);
+
+        let mut ack = packet(peer, local, ACK, 6, 1_201);
+        let read = segment(&ack)?;
+        mapper.rewrite(&mut ack, &read, false, &mut counts);
+        Some((mapper, ack, counts))
+    }
+
+    #[test]
+    fn an_acknowledgement_is_moved_clamped_and_made_up_for() {
+        let (mut mapper, ack, counts) = mapped(Mapping::Shifted).expect("a segment");
+        let read = segment(&ack).expect("a right checksum");
+        assert_eq!(read.ack, ISN.wrapping_add(101), "all that was sent");
+        assert_eq!((counts.acknowledgements, counts.clamped), (1, 1));
+        let header = &ack[read.header];
+        let at = timestamps(header).expect("timestamps");
+        assert_eq!(u16_at(header, at), 40_000, "the peer's stay");
+        assert_eq!(u32_at(header, at + 4), (80 << 16) + 1, "ours is echoed");
+        assert_eq!(mapper.owed(), Owed::Nothing);
+
+        let (peer, local) = ends();
+        let more = packet(local, peer, PSH | ACK, ISN.wrapping_add(101), 6);
+        mapper.engine_sent(&segment(&more).expect("a segment"), &more);
+        assert_eq!(mapper.owed(), Owed::AtOnce);
+        let made = mapper.acknowledgement(peer, local, 6).expect("one is owed");
+        let read = segment(&made).expect("a right checksum");
+        assert_eq!((read.seq, read.ack), (6, ISN.wrapping_add(201)));
+        assert!(timestamps(&made[read.header]).is_some());
+        assert_eq!(mapper.owed(), Owed::Nothing);
+    }
+
+    #[test]
+    fn everything_is_acknowledged_whatever_was_captured() {
+        let (mut mapper, ack, _) = mapped(Mapping::Everything).expect("a segment");
+        let read = segment(&ack).expect("a right checksum");
+        assert_eq!(read.ack, ISN.wrapping_add(101));
+        let (peer, local) = ends();
+        let more = packet(local, peer, PSH | ACK, ISN.wrapping_add(101), 6);
+        mapper.engine_sent(&segment(&more).expect("a segment"), &more);
+        assert_eq!(mapper.owed(), Owed::Soon);
+    }
+
+    /// RFC 1624: what is wrong stays wrong by as much.
+    #[test]
+    fn a_wrong_checksum_stays_wrong() {
+        let (peer, local) = ends();
+        let (mut mapper, _, mut counts) = mapped(Mapping::Shifted).expect("a segment");
+        let mut ack = packet(peer, local, ACK, 6, 1_101);
+        let read = segment(&ack).expect("a segment");
+        ack[read.header.start + 14] ^= 0x40;
+        mapper.rewrite(&mut ack, &read, false, &mut counts);
+        let headers = Headers::read(&ack).expect("a packet");
+        assert_ne!(checksum(&headers, &ack[headers.transport..]), 0);
+    }
+}
