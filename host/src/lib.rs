@@ -19,6 +19,7 @@
 //!   [`Callbacks`].
 //! - Around it: `builder.rs` (options) → `component.rs` (compiled once) →
 //!   `instance.rs` (an instance, the first time and after a trap).
+//! - Beside it: `tap.rs` (told of all that crosses the border) → [`record`].
 //!
 //! # Example
 //!

@@ -2,10 +2,10 @@
 //! per packet, and the replay's speed:
 //! `cargo bench -p l3l4-tests --bench record`.
 //!
-//! Both engines echo the same TCP connection in turn, many rounds, and the least
+//! All engines echo the same TCP connection in turn, many rounds, and the least
 //! time of each counts. Every packet carries 1,400 bytes in; the echo and the
-//! peer's acknowledgements are part of the cost. The record goes to a file in the
-//! directory for temporary files.
+//! peer's acknowledgements are part of the cost. One record goes nowhere, the other to
+//! a file in the directory for temporary files.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -29,8 +29,16 @@ const ROUNDS: u32 = 60;
 
 fn main() {
     println!(
-        "{:>6} {:>9} {:>12} {:>7} {:>16} {:>13} {:>7}",
-        "batch", "plain ns", "recorded ns", "ratio", "bytes a packet", "replay ns", "ratio"
+        "{:>6} {:>9} {:>11} {:>7} {:>11} {:>7} {:>15} {:>10} {:>7}",
+        "batch",
+        "plain ns",
+        "nowhere ns",
+        "ratio",
+        "to file ns",
+        "ratio",
+        "bytes a packet",
+        "replay ns",
+        "ratio"
     );
     for batch in [1, 8, 32] {
         compare(batch);
@@ -44,10 +52,13 @@ fn compare(batch: u32) {
     let recorded = builder()
         .build_recorded(Host::default(), File::create(&path).unwrap())
         .unwrap();
+    let nowhere = builder().build_recorded(Host::default(), std::io::sink());
     let (mut plain, mut recorded) = (Case::new(plain), Case::new(recorded));
+    let mut nowhere = Case::new(nowhere.unwrap());
     let before = std::fs::metadata(&path).unwrap().len();
     for _ in 0..ROUNDS {
         plain.round(batch);
+        nowhere.round(batch);
         recorded.round(batch);
     }
     assert!(recorded.engine.record_failure().is_none());
@@ -59,9 +70,12 @@ fn compare(batch: u32) {
     let all = f64::from(PACKETS) * f64::from(ROUNDS);
     let each = |time: Duration| time.as_secs_f64() * 1e9 / f64::from(PACKETS);
     let (plain, recorded) = (each(plain.least), each(recorded.least));
+    let nowhere = each(nowhere.least);
     let replay = replay.as_secs_f64() * 1e9 / all;
     println!(
-        "{batch:>6} {plain:>9.0} {recorded:>12.0} {:>7.2} {:>16.0} {replay:>13.0} {:>7.2}",
+        "{batch:>6} {plain:>9.0} {nowhere:>11.0} {:>7.2} {recorded:>11.0} {:>7.2} {:>15.0} \
+         {replay:>10.0} {:>7.2}",
+        nowhere / plain,
         recorded / plain,
         bytes as f64 / all,
         replay / plain,

@@ -82,7 +82,9 @@ impl fmt::Display for Callback {
                 Tuple(tuple),
                 Answer(verdict)
             ),
-            Self::FlowEvent { flow, event } => write!(f, "{name}({}, {event:?})", FlowId(*flow)),
+            Self::FlowEvent { flow, event } => {
+                write!(f, "{name}({}, {})", FlowId(*flow), variant(event))
+            }
         }
     }
 }
@@ -125,6 +127,17 @@ impl fmt::Display for Returned {
     }
 }
 
+/// The names of variants without those of their types.
+fn variant(value: &impl fmt::Debug) -> String {
+    let text = format!("{value:?}");
+    let mut parts: Vec<&str> = text.split("::").collect();
+    let last = parts.pop().unwrap_or_default();
+    let before = parts
+        .iter()
+        .map(|part| part.trim_end_matches(char::is_alphanumeric));
+    before.chain([last]).collect()
+}
+
 struct Deadline(wit::Deadline);
 
 impl fmt::Display for Deadline {
@@ -163,7 +176,7 @@ impl fmt::Display for Answer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             wit::Verdict::Accept(options) => write!(f, "accept{}", Options(options)),
-            wit::Verdict::Refuse(how) => write!(f, "refuse ({how:?})"),
+            wit::Verdict::Refuse(how) => write!(f, "refuse ({})", variant(how)),
             wit::Verdict::Drop => write!(f, "drop"),
             wit::Verdict::Wait => write!(f, "wait"),
         }
@@ -189,5 +202,23 @@ impl fmt::Display for Options<'_> {
             write!(f, " idle-timeout {time} ns")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Callback, variant, wit};
+
+    #[test]
+    fn variants_read_well() {
+        let idle = wit::CloseReason::TimedOut(wit::Timer::Idle);
+        let event = wit::Event::Closed(idle);
+        assert_eq!(variant(&event), "Closed(TimedOut(Idle))");
+        assert_eq!(variant(&wit::Refusal::Reset), "Reset");
+        let callback = Callback::FlowEvent { flow: 7, event };
+        assert_eq!(
+            callback.to_string(),
+            "flow_event(0.7, Closed(TimedOut(Idle)))"
+        );
     }
 }

@@ -7,6 +7,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod command;
 mod damage;
 mod difference;
 mod exchange;
