@@ -12,6 +12,9 @@ use l3l4_engine::{
 use crate::trace::{self, Trace};
 use crate::wire;
 
+/// No export makes as many callbacks; one that does would go on for ever (I6).
+const MOST_CALLBACKS: u64 = 100_000;
+
 /// Decides on new flows.
 pub type Policy = Box<dyn FnMut(&FiveTuple) -> Verdict + Send>;
 
@@ -56,6 +59,8 @@ pub struct Host {
     pub mtu: usize,
     /// Callbacks so far.
     pub callbacks: u64,
+    /// The same when this export was called.
+    callbacks_before: u64,
     /// Packets offered and not taken, which have to come first next time.
     untaken: Vec<Vec<u8>>,
     /// A packet was left in this export: no more may be offered.
@@ -97,6 +102,7 @@ impl Host {
             violations: Vec::new(),
             mtu: usize::try_from(mtu).expect("an MTU"),
             callbacks: 0,
+            callbacks_before: 0,
             untaken: Vec::new(),
             refused_in_export: false,
             offer_due: false,
@@ -106,6 +112,7 @@ impl Host {
 
     /// An export is about to be called.
     pub fn begin_export(&mut self) {
+        self.callbacks_before = self.callbacks;
         self.refused_in_export = false;
         self.offer_due = !self.untaken.is_empty();
     }
@@ -200,6 +207,8 @@ impl Host {
 impl Callbacks for Host {
     fn l3_tx(&mut self, bytes: &[u8], packets: &[Packet]) -> usize {
         self.callbacks += 1;
+        let within = self.callbacks - self.callbacks_before;
+        assert!(within < MOST_CALLBACKS, "an export that never ends");
         let mut offered = Vec::with_capacity(packets.len());
         let mut rest = bytes;
         for packet in packets {

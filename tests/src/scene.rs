@@ -226,6 +226,9 @@ impl Scene {
     pub fn restart(&mut self, seed: [u8; 32]) -> Vec<FlowId> {
         self.begin("restart");
         self.dut.restart(seed);
+        // A new instance knows nothing of the time before it.
+        self.latest = self.now;
+        self.deadline = None;
         let lost = self.host().lost();
         self.host().trace.note(format_args!("lost {lost:?}"));
         self.poll();

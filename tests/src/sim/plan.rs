@@ -177,7 +177,7 @@ pub struct Faults {
 }
 
 /// Where time begins: not at the origin, so that a clock can go back.
-pub const START: Instant = Instant(1_000_000_000);
+pub const START: Instant = Instant(10_000_000_000);
 
 /// How long the network's faults last, which is enough for all 400 kB at a tenth of
 /// the loss; the rest of a run is for what they have left behind.
