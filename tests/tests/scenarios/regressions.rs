@@ -392,6 +392,30 @@ fn data_half_the_sequence_space_away_after_a_fin_in_a_closed_window_breaks_nothi
     });
 }
 
+/// A peer that acknowledges our last byte and our FIN with its window closed is not
+/// probed any more. (smoltcp did so in a loop that never ended.)
+#[test]
+fn a_window_that_stays_closed_after_our_fin_is_not_probed() {
+    on_both_families(config(), |scene, family| {
+        let mut peer = Peer::new(family);
+        let flow = scene.connect(&mut peer);
+        scene.tx(flow, &[7; 2000]).unwrap();
+        scene.finish(flow).unwrap();
+        let sent = scene.segments();
+        peer.hear(&sent[0]);
+        scene.rx(peer.ack().window(0));
+        let mut sent = sent;
+        sent.extend(scene.segments());
+        let end = sent.iter().map(l3l4_tests::wire::Tcp::end).max();
+        peer.expected = end.expect("all was sent");
+        scene.rx(peer.ack().window(0));
+        scene.sent_packets();
+        let seen = scene.watch(Duration::from_secs(50));
+        assert!(seen.is_empty(), "{seen:?}");
+        scene.expect_events(flow, &[]);
+    });
+}
+
 // Wake-ups.
 
 /// "When it takes fewer than given, the event `writable` follows".

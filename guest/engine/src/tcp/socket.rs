@@ -237,6 +237,27 @@ impl TcpSocket {
         }
     }
 
+    /// In FIN-WAIT-2 smoltcp goes on to probe a window that closed before all was
+    /// acknowledged: with one empty segment after the other in a loop that does not
+    /// end. A window of one byte, which nobody will use, stops that.
+    pub(crate) fn stop_probing(
+        &mut self,
+        sockets: &mut Sockets,
+        turn: &mut Turn<'_>,
+        wire: &mut Wire,
+    ) {
+        if wire.send_window() > 0 {
+            return;
+        }
+        if let Some(tuple) = self.tuple() {
+            let repr = TcpRepr {
+                window_len: 1,
+                ..wire.last_ack(&tuple)
+            };
+            self.l3_rx_repr(sockets, turn, wire, &tuple, &repr);
+        }
+    }
+
     /// When it next wants to transmit.
     pub(crate) fn deadline(&self, sockets: &mut Sockets, now: Instant) -> Option<Instant> {
         let at = sockets.interface.poll_at(smol_instant(now), &self.set)?;
