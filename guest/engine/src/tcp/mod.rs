@@ -187,9 +187,6 @@ impl TcpFlow {
             Some(_) | None => self.feed(sockets, turn, packet, segment),
         }
         self.note_state(before, segment);
-        if before != State::FinWait2 && self.socket.state() == State::FinWait2 {
-            self.socket.stop_probing(sockets, turn, &mut self.wire);
-        }
     }
 
     /// A segment before the peer's FIN, or RST.

@@ -211,6 +211,24 @@ impl TcpSocket {
             if polled == PollResult::None {
                 break;
             }
+            self.stop_probing(sockets, turn, wire);
+        }
+    }
+
+    /// In FIN-WAIT-2 smoltcp goes on to probe a window that closed before all was
+    /// acknowledged: with one empty segment after the other, without end. A window
+    /// of one byte, which nobody will use, stops that.
+    fn stop_probing(&mut self, sockets: &mut Sockets, turn: &mut Turn<'_>, wire: &mut Wire) {
+        let goes_on = |at: Instant| at <= turn.now;
+        if self.state() == State::FinWait2
+            && self.deadline(sockets, turn.now).is_some_and(goes_on)
+            && let Some(tuple) = self.tuple()
+        {
+            let repr = TcpRepr {
+                window_len: 1,
+                ..wire.last_ack(&tuple)
+            };
+            self.l3_rx_repr(sockets, turn, wire, &tuple, &repr);
         }
     }
 
@@ -234,27 +252,6 @@ impl TcpSocket {
             if !self.is_stuck(sockets, turn.now) {
                 break;
             }
-        }
-    }
-
-    /// In FIN-WAIT-2 smoltcp goes on to probe a window that closed before all was
-    /// acknowledged: with one empty segment after the other in a loop that does not
-    /// end. A window of one byte, which nobody will use, stops that.
-    pub(crate) fn stop_probing(
-        &mut self,
-        sockets: &mut Sockets,
-        turn: &mut Turn<'_>,
-        wire: &mut Wire,
-    ) {
-        if wire.send_window() > 0 {
-            return;
-        }
-        if let Some(tuple) = self.tuple() {
-            let repr = TcpRepr {
-                window_len: 1,
-                ..wire.last_ack(&tuple)
-            };
-            self.l3_rx_repr(sockets, turn, wire, &tuple, &repr);
         }
     }
 
