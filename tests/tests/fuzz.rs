@@ -26,6 +26,16 @@ fn component() {
     run("component", INPUTS / 20);
 }
 
+#[test]
+fn capture() {
+    run("capture", INPUTS);
+}
+
+#[test]
+fn record() {
+    run("record", INPUTS / 10);
+}
+
 /// Every target has its program for libFuzzer and its test here.
 #[test]
 fn every_target_is_run() {

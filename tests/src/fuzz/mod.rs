@@ -7,6 +7,7 @@
 mod choices;
 pub mod conversation;
 pub mod packet;
+mod readers;
 
 use crate::component::Component;
 use crate::dut::{Dut, Native};
@@ -40,6 +41,16 @@ pub const TARGETS: &[Target] = &[
         body: component,
         longest: 1024,
     },
+    Target {
+        name: "capture",
+        body: capture,
+        longest: 4096,
+    },
+    Target {
+        name: "record",
+        body: record,
+        longest: 2048,
+    },
 ];
 
 /// One packet into an engine in several states.
@@ -68,4 +79,14 @@ pub fn component(data: &[u8]) {
     if let Some(difference) = native.difference(&component) {
         panic!("the traces of native (-) and component (+) differ at {difference}");
     }
+}
+
+/// The reader of captures.
+pub fn capture(data: &[u8]) {
+    readers::capture(data);
+}
+
+/// The reader of records, and their replay.
+pub fn record(data: &[u8]) {
+    readers::record(data);
 }
