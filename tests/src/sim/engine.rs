@@ -290,6 +290,9 @@ impl EngineEnd {
             self.others.remove(&flow);
             self.echoes.retain(|(of, _)| *of != flow);
         }
+        let over = self.past == Some(flow);
+        self.findings
+            .rule(Rule::I2, !over, || format!("{event:?} after the end"));
         if self.flow != Some(flow) {
             return;
         }

@@ -161,6 +161,29 @@ fn the_same_seed_gives_the_same_trace() {
     }
 }
 
+/// Where a flow may break, most still carry data before: the rules about it have
+/// something to hold for.
+#[test]
+fn runs_that_may_break_carry_data() {
+    for (ends, mode) in [
+        (Ends::EngineEngine, Mode::Clock),
+        (Ends::EngineEngine, Mode::Restart),
+        (Ends::EngineScript, Mode::Loss),
+    ] {
+        let plans = (0..50).map(|seed| Plan::new(ends, mode, seed));
+        let breaking: Vec<_> = plans.filter(|plan| !plan.completes()).collect();
+        let carries = |plan: &&Plan| {
+            let report = run(plan, Device::Native, false);
+            report.ends.iter().all(|end| end.delivered > 0)
+        };
+        let (all, some) = (breaking.len(), breaking.iter().filter(carries).count());
+        assert!(
+            all >= 10 && 2 * some > all,
+            "{ends}, {mode}: {some} of {all}"
+        );
+    }
+}
+
 #[test]
 fn a_digest_stands_for_its_trace() {
     let plan = Plan::new(Ends::EngineEngine, Mode::Clean, 1);
