@@ -1,5 +1,6 @@
 //! The fuzz targets over the committed corpus, which holds every finding, and over
 //! a bounded number of seeded inputs: random bytes, and changed pieces of the corpus.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use std::path::{Path, PathBuf};
 use std::{fs, panic};

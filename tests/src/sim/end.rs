@@ -39,13 +39,17 @@ pub trait End: fmt::Debug {
     /// The conversation is over: ends what else there is.
     fn retire(&mut self, now: Instant);
     /// Nothing is left to happen: checks what has to hold then.
-    fn close_the_books(&mut self, now: Instant);
+    fn close_the_books(&mut self, _now: Instant) {}
     /// What was broken so far.
     fn findings(&mut self) -> &mut Findings;
     /// The digest of its trace, if it keeps one.
-    fn digest(&mut self) -> Option<u64>;
+    fn digest(&mut self) -> Option<u64> {
+        None
+    }
     /// The lines of its trace since the last look.
-    fn trace(&mut self) -> Vec<String>;
+    fn trace(&mut self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Who is who in a conversation.

@@ -257,8 +257,8 @@ impl EngineEnd {
 
     fn announce(&mut self, flow: FlowId, tuple: &FiveTuple) {
         self.set_appetite(flow);
-        let expected = tuple.protocol == Protocol::Tcp && self.ledger.ended.is_none();
-        if expected && self.flow.is_none() {
+        let expected = tuple.protocol == Protocol::Tcp && self.is_own(tuple.local, tuple.peer);
+        if expected && self.ledger.ended.is_none() && self.flow.is_none() {
             self.began = true;
             self.flow = Some(flow);
         } else {
@@ -290,6 +290,9 @@ impl EngineEnd {
             self.others.remove(&flow);
             self.echoes.retain(|(of, _)| *of != flow);
         }
+        let over = self.past == Some(flow);
+        self.findings
+            .rule(Rule::I2, !over, || format!("{event:?} after the end"));
         if self.flow != Some(flow) {
             return;
         }

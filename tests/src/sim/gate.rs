@@ -134,6 +134,11 @@ pub fn check(ends: Ends, mode: Mode, seed: u64, compare: bool) -> Option<Failure
         if component.digest != report.digest {
             return Some(failure(Outcome::Violated, difference(&plan)));
         }
+        // What no trace tells, as the memory that remains (I7).
+        if component.outcome > report.outcome {
+            let found = format!("component only: {}", summary(&component));
+            return Some(failure(component.outcome, found));
+        }
     }
     (report.outcome != Outcome::Good).then(|| failure(report.outcome, summary(&report)))
 }

@@ -41,6 +41,13 @@ impl fmt::Display for Ends {
 }
 
 /// What goes wrong.
+///
+/// The network's faults last 30 s, and every flow has 120 s more ([`PATIENCE`]), so
+/// that a correct TCP completes every run that [`Plan::completes`] names: what loss
+/// and outages leave behind is one timer, which has at most doubled its way to the
+/// length of the faults and in any case fires within 60 s (RFC 6298 2.5); then 400 kB
+/// on a clean path of at most 100 ms take seconds. No silence is as long as
+/// [`Plan::give_up`], and 15 retries that begin at 200 ms take longer than the faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Mode {
     /// Nothing.
@@ -56,10 +63,13 @@ pub enum Mode {
     /// One to four outages of 0.2 to 4 s, and up to 10 % loss.
     OutageLoss,
     /// Applications that take nothing for up to 20 s, up to three times, and devices
-    /// that refuse packets.
+    /// that refuse packets. All within the time of the faults; no packet is lost, so
+    /// that a window update or a probe ends each pause.
     BackPressure,
     /// The longest packet goes from 1500 to 576 (1280 on IPv6, whose least it is, RFC
-    /// 8200 5) and on to 1280, where it stays. Half of the seeds announce it by ICMP.
+    /// 8200 5) and on to 1280. Half of the seeds announce it by ICMP, and then it stays:
+    /// RFC 1191 and 8201 suffice. In the other half nothing tells a sender (only RFC
+    /// 4821 would find out), and 1500 pass again when the faults end.
     Mtu,
     /// 1 to 10 % of the packets have a byte changed or lose their end.
     Corrupt,
@@ -85,13 +95,6 @@ impl Mode {
         Self::BackPressure,
         Self::Mtu,
     ];
-
-    /// Whether every flow has to end with all its bytes. Six hours in one step are a
-    /// time limit of every flow, and a restart ends all.
-    #[must_use]
-    pub fn completes(self) -> bool {
-        !matches!(self, Self::Clock | Self::Restart | Self::Chaos)
-    }
 
     /// Whether it is about faults that only our engine's side can have.
     #[must_use]
@@ -136,6 +139,19 @@ pub struct Plan {
     pub datagrams: usize,
     /// When the faults end.
     pub calm: Instant,
+    /// What a scripted peer does from then on.
+    pub after: After,
+}
+
+/// What a scripted peer does when the faults end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// Keeps to TCP.
+    Behaves,
+    /// Resets the connection.
+    Resets,
+    /// Says nothing any more, and hears nothing.
+    FallsSilent,
 }
 
 impl fmt::Display for Plan {
@@ -154,6 +170,9 @@ impl fmt::Display for Plan {
         )?;
         writeln!(f, "A --> B {:?}", self.links[0])?;
         writeln!(f, "A <-- B {:?}", self.links[1])?;
+        if self.ends == Ends::EngineScript {
+            writeln!(f, "B then {:?}", self.after)?;
+        }
         writeln!(f, "A {:?}", self.faults[0])?;
         writeln!(f, "B {:?}", self.faults[1])
     }
@@ -210,6 +229,7 @@ impl Plan {
             faults: [Faults::default(), Faults::default()],
             datagrams: if ends.has_engine() { 40 } else { 0 },
             calm: START,
+            after: After::Behaves,
         };
         if ends == Ends::EngineScript {
             // A peer that sends something at random every 15 ms takes its time.
@@ -222,10 +242,43 @@ impl Plan {
         for side in 0..2 {
             impair(&mut plan, side, random);
         }
-        for link in &mut plan.links {
-            link.until = plan.calm;
+        plan.after = match random.below(4) {
+            0 => After::Resets,
+            1 => After::FallsSilent,
+            _ => After::Behaves,
+        };
+        for side in 0..2 {
+            plan.end_faults(side);
         }
         plan
+    }
+
+    /// Whether the flow has to end with all its bytes, both ways. It need not when a
+    /// guest loses it, when hours in one step are over every time limit, and when the
+    /// scripted peer breaks it off.
+    #[must_use]
+    pub fn completes(&self) -> bool {
+        let broken = |faults: &Faults| {
+            let hours = faults.jumps.iter().any(|(_, jump)| *jump > 0);
+            hours || faults.restart.is_some()
+        };
+        let behaves = self.ends != Ends::EngineScript || self.after == After::Behaves;
+        behaves && !self.faults.iter().any(broken)
+    }
+
+    fn end_faults(&mut self, side: usize) {
+        let finds_mtu = match self.ends {
+            Ends::EngineEngine | Ends::SmoltcpSmoltcp => true,
+            // What our engine is measured by needs a peer that gets through; smoltcp
+            // hears no ICMP.
+            Ends::EngineSmoltcp | Ends::EngineScript => side == 0,
+        };
+        let link = &mut self.links[side];
+        link.until = self.calm;
+        let announced = link.announces_mtu && finds_mtu;
+        if let Some((_, first)) = link.mtu.first().filter(|_| !announced) {
+            link.mtu.push((self.calm, *first));
+        }
     }
 }
 

@@ -186,9 +186,7 @@ impl<'a> World<'a> {
         self.ended = Some(self.now);
         for side in 0..2 {
             let status = self.ends[side].status();
-            let gave_up = self.plan.mode.completes()
-                && self.plan.ends != Ends::EngineScript
-                && status != Status::Ended { whole: true };
+            let gave_up = self.plan.completes() && status != Status::Ended { whole: true };
             self.hung |= gave_up;
             self.ends[side].retire(self.now);
         }
@@ -364,8 +362,7 @@ fn ends(plan: &Plan, device: Device, trace: bool) -> [Box<dyn End>; 2] {
                 place,
                 [Arc::clone(own), Arc::clone(other)],
                 Correspondent::new(place, datagrams),
-                plan.seed,
-                plan.calm,
+                plan,
             ))
         } else {
             let settings = Settings {

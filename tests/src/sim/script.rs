@@ -1,7 +1,13 @@
 //! A peer that makes every segment by hand. It keeps to TCP so far that the flow
 //! lives and its bytes can be checked, and sends what it likes beside: segments of
 //! the past and the future, resets that miss, windows that close, broken packets.
-//! When the faults end it behaves, resets, or falls silent, by the seed.
+//! When the faults end it behaves, resets, or falls silent, by the plan.
+//!
+//! Nothing that it sends ends the flow of an engine that keeps to RFC 9293 and 5961.
+//! It plays only with an engine that is past the handshake, whose state nonsense may
+//! end. It never acknowledges what it has not got and the engine may have sent, which
+//! the engine would have to believe: an acknowledgement too far is of more than there
+//! is. (Of bytes that are queued and unsent: conformance case 48.)
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +17,7 @@ use l3l4_engine::Instant;
 use super::datagrams::Correspondent;
 use super::end::{CLIENT_PORT, End, Place, SERVER_PORT, Status};
 use super::invariants::{Findings, Rule};
+use super::plan::{After, Plan};
 use crate::craft::{self, Peer, Segment};
 use crate::random::Random;
 use crate::wire::{self, ACK, Body, FIN, PSH, RST, SYN, Tcp, URG};
@@ -49,14 +56,6 @@ pub struct ScriptEnd {
     outbox: Vec<Vec<u8>>,
 }
 
-/// What it does when the faults end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum After {
-    Behaves,
-    Resets,
-    FallsSilent,
-}
-
 impl ScriptEnd {
     /// A peer that connects, or waits for it.
     #[must_use]
@@ -64,10 +63,9 @@ impl ScriptEnd {
         place: Place,
         streams: [Arc<Vec<u8>>; 2],
         correspondent: Correspondent,
-        seed: u64,
-        calm: Instant,
+        plan: &Plan,
     ) -> Self {
-        let mut random = Random::new(seed);
+        let mut random = Random::new(plan.seed);
         let [outgoing, incoming] = streams;
         let first = random.word().to_le_bytes();
         let first = u32::from_le_bytes([first[0], first[1], first[2], first[3]]);
@@ -75,11 +73,6 @@ impl ScriptEnd {
         peer.peer = place.own(SERVER_PORT, CLIENT_PORT);
         peer.local = place.other(SERVER_PORT, CLIENT_PORT);
         peer.next = first;
-        let after = match random.below(4) {
-            0 => After::Resets,
-            1 => After::FallsSilent,
-            _ => After::Behaves,
-        };
         Self {
             place,
             peer,
@@ -97,8 +90,8 @@ impl ScriptEnd {
             finished: false,
             heard_fin: false,
             reset: false,
-            calm,
-            after,
+            calm: plan.calm,
+            after: plan.after,
             next_at: Instant(0),
             correspondent,
             findings: Findings::default(),
@@ -172,10 +165,7 @@ impl ScriptEnd {
             self.peer.expected = first;
         }
         let answer = match segment.has(ACK) {
-            true => {
-                self.established = true;
-                self.peer.ack()
-            }
+            true => self.peer.ack(),
             false => {
                 let answer = self.peer.segment(SYN | ACK).seq(self.first.wrapping_sub(1));
                 self.peer.next = self.peer.next.max(self.first);
@@ -259,7 +249,9 @@ impl ScriptEnd {
                 self.send(self.peer.ack().acking(old));
             }
             27 => {
-                let ahead = self.peer.expected.wrapping_add(1 + far % 100_000);
+                let all = u32::try_from(self.incoming.len()).expect("32 bits") + 1;
+                let first = self.engine_first.unwrap_or(self.peer.expected);
+                let ahead = first.wrapping_add(all + 1 + far % 100_000);
                 self.send(self.peer.ack().acking(ahead));
             }
             28 => self.send(self.peer.rst().seq(self.miss(far))),
@@ -320,7 +312,13 @@ impl ScriptEnd {
     }
 
     fn handshake(&mut self) {
-        if self.place.opens {
+        if !self.place.opens {
+            return;
+        }
+        if self.engine_first.is_some() {
+            // The ACK of the SYN-ACK may have been lost.
+            self.send(self.peer.ack());
+        } else {
             let syn = self.peer.segment(SYN).seq(self.first.wrapping_sub(1));
             self.peer.next = self.first;
             self.send(self.open(syn));
@@ -358,7 +356,11 @@ impl End for ScriptEnd {
         } else {
             match self.after {
                 After::FallsSilent => {}
-                After::Resets => self.send(self.peer.rst().seq(self.furthest)),
+                After::Resets => {
+                    // A segment of the past is answered with where the engine is.
+                    self.send(self.peer.ack().seq(self.first.wrapping_sub(1)));
+                    self.send(self.peer.rst().seq(self.furthest));
+                }
                 After::Behaves => {
                     self.peer.window = 64_000;
                     self.send(self.peer.ack());
@@ -397,17 +399,7 @@ impl End for ScriptEnd {
         self.reset = true;
     }
 
-    fn close_the_books(&mut self, _now: Instant) {}
-
     fn findings(&mut self) -> &mut Findings {
         &mut self.findings
-    }
-
-    fn digest(&mut self) -> Option<u64> {
-        None
-    }
-
-    fn trace(&mut self) -> Vec<String> {
-        Vec::new()
     }
 }

@@ -168,17 +168,7 @@ impl End for SmoltcpEnd {
         self.correspondent.stop();
     }
 
-    fn close_the_books(&mut self, _now: Instant) {}
-
     fn findings(&mut self) -> &mut Findings {
         &mut self.findings
-    }
-
-    fn digest(&mut self) -> Option<u64> {
-        None
-    }
-
-    fn trace(&mut self) -> Vec<String> {
-        Vec::new()
     }
 }

@@ -134,7 +134,8 @@ fn closed_window(x: &mut Exchange<'_>) {
     );
     // The update is lost: the answer to the next probe tells of the window.
     let probe = x.expect_within(secs(130), seg(ACK));
-    x.inject(ack().ack(probe.end().min(2)).win(5000));
+    // A probe may carry a byte, or none and an old number.
+    x.inject(ack().ack(probe.end().clamp(1, 2)).win(5000));
     let rest = x.receive_until(1001);
     x.require(!rest.is_empty(), "the data");
 }
@@ -322,7 +323,8 @@ fn lost_acks(x: &mut Exchange<'_>) {
     let theirs = data(&stream(0, 500)).seq(1);
     x.inject(theirs.clone().ack(1));
     x.expect_delivered(&stream(0, 500));
-    x.expect_within(ms(500), ack().seq(501).ack(501));
+    // Alone at SND.NXT, or with our data when its timeout is shorter.
+    x.expect_among(ms(500), seg(ACK).ack(501));
     // Ours fires first, then the peer's, then ours again.
     x.expect_within(secs(3), seg(ACK).seq(1).ack(501).len(500));
     x.inject(theirs.clone().ack(1));

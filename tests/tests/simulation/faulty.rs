@@ -148,7 +148,7 @@ impl Faulty {
                 host.events.push_back((flow, Event::PeerFinished));
             }
             (Fault::EndsTwice, _, Some((flow, event))) => {
-                host.events.push_front((flow, event));
+                host.events.push_back((flow, event));
             }
             _ => {}
         }
