@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::conversation::{Conversation, From, MOST_HELD_IN_ALL};
 use super::mapper::{self, Offers};
-use super::packet::{ACK, Headers, ICMP, ICMPV6, RST, SYN, Segment, TCP, checksum, u16_at};
+use super::packet::{ACK, Headers, ICMP, ICMPV6, RST, SYN, Segment, TCP, checksum};
 use super::report::name;
 use super::speaker::Speaker;
 use super::{Checksums, Packet, Replay, ReplayError, Sink};
@@ -145,13 +145,17 @@ impl<S: Sink> Replay<S> {
             self.floor().report.not_fed.cut += 1;
             return Ok(());
         }
+        let offloaded = self.offloaded(headers, &packet.bytes);
+        if !offloaded && !is_intact(headers, &packet.bytes) {
+            // The engine drops it: nothing that it says was said by the peer.
+            return self.give(now, &packet.bytes, false);
+        }
         let agreed = match headers.sockets(&packet.bytes) {
             Some((from, to)) if segment.flags & (SYN | ACK) == SYN => {
                 self.agreed(from, to, segment)
             }
             Some(_) | None => None,
         };
-        let offloaded = self.offloaded(headers, &packet.bytes);
         let floor = self.engine.callbacks_mut();
         let Some(conversation) = floor.table.of(id) else {
             return Ok(());
@@ -187,7 +191,7 @@ impl<S: Sink> Replay<S> {
             captured.acknowledged(now, isn, segment.ack);
         }
         self.give(now, &bytes, offloaded)?;
-        self.hold(id, headers, segment, &bytes, offloaded);
+        self.hold(id, segment, &bytes);
         self.fill_gap(id, Some(now));
         self.floor().dirty.push_back(id);
         Ok(())
@@ -195,14 +199,7 @@ impl<S: Sink> Replay<S> {
 
     /// Keeps a segment whose data did not come out: the captured server may have
     /// had room for it, so that its peer never sent it again.
-    fn hold(
-        &mut self,
-        id: u64,
-        headers: &Headers,
-        segment: &Segment,
-        bytes: &[u8],
-        offloaded: bool,
-    ) {
+    fn hold(&mut self, id: u64, segment: &Segment, bytes: &[u8]) {
         let floor = self.engine.callbacks_mut();
         let Some(conversation) = floor.table.of(id) else {
             return;
@@ -218,8 +215,7 @@ impl<S: Sink> Replay<S> {
         if segment.has(SYN) && segment.length == 0 {
             return;
         }
-        let has_room = floor.held + bytes.len() <= MOST_HELD_IN_ALL;
-        if has_room && (offloaded || is_intact(headers, bytes)) {
+        if floor.held + bytes.len() <= MOST_HELD_IN_ALL {
             floor.held = floor.held.saturating_sub(conversation.held.bytes());
             conversation.held.keep(place, bytes);
             floor.held += conversation.held.bytes();
@@ -323,10 +319,20 @@ impl<S: Sink> Replay<S> {
         conversation.speaker.datagrams.push_back(data);
         let unknown = conversation.flow.is_none();
         floor.dirty.push_back(id);
-        match unknown {
-            true => self.open(now, id),
-            false => Ok(()),
+        if !unknown {
+            return Ok(());
         }
+        self.open(now, id)?;
+        let floor = self.engine.callbacks_mut();
+        if let Some(conversation) = floor.table.of(id)
+            && conversation.flow.is_none()
+        {
+            // Refused. They would wait for ever, and there may be any number.
+            let datagrams = &mut conversation.speaker.datagrams;
+            floor.report.unsent += datagrams.len() as u64;
+            datagrams.clear();
+        }
+        Ok(())
     }
 
     /// An ICMP error belongs to the flow that it quotes, whoever sent it.
@@ -589,5 +595,5 @@ fn is_intact(headers: &Headers, packet: &[u8]) -> bool {
         return false;
     };
     // The sum over all, the checksum included, is 0 inverted (RFC 1071 1).
-    tcp.len() >= 20 && u16_at(tcp, 16) != 0 && checksum(headers, tcp) == 0
+    checksum(headers, tcp) == 0
 }

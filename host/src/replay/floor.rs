@@ -71,6 +71,8 @@ pub(super) struct Floor<S> {
     pub(super) timers: BTreeSet<(Instant, u64)>,
     /// Bytes of all segments that are kept to be fed again.
     pub(super) held: usize,
+    /// Bytes of all flows that were made up.
+    pub(super) filled: u64,
     /// The instant of the call under way, and what it is since 1970.
     pub(super) now: Instant,
     pub(super) at: u64,
@@ -87,6 +89,7 @@ impl<S: Sink> Floor<S> {
             dirty: VecDeque::new(),
             timers: BTreeSet::new(),
             held: 0,
+            filled: 0,
             now: Instant(0),
             at: 0,
             failed: None,

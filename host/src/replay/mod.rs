@@ -195,7 +195,7 @@ impl<S: Sink> Replay<S> {
         }
         self.fill_gaps()?;
         let end = self.now + linger;
-        while self.lives() && self.step(end)? {}
+        while self.floor().table.lives() && self.step(end)? {}
         self.close_report()?;
         let floor = self.engine.into_callbacks();
         Ok((floor.report, floor.sink))
@@ -257,11 +257,6 @@ impl<S: Sink> Replay<S> {
         }
         self.call(now, format_args!("l4-poll"), |engine| engine.l4_poll(now))?;
         self.settle(now)
-    }
-
-    fn lives(&mut self) -> bool {
-        let table = &self.floor().table;
-        table.iter().any(|conversation| conversation.flow.is_some())
     }
 
     /// Forgets what is long over, from time to time.
