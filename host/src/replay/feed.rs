@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 use super::conversation::{Conversation, From, MOST_HELD_IN_ALL};
 use super::mapper::{self, Offers};
 use super::packet::{ACK, Headers, ICMP, ICMPV6, RST, SYN, Segment, TCP, checksum};
-use super::report::name;
 use super::speaker::Speaker;
 use super::{Checksums, Packet, Replay, ReplayError, Sink};
 use crate::types::{Checksum, FiveTuple, FlowOptions, Instant, Protocol, Verdict};
@@ -456,9 +455,7 @@ impl<S: Sink> Replay<S> {
         // The SYN is a callback of this call, and speaks of the capture's options.
         let what = format!(
             "flow-open {} {} > {}",
-            name(tuple.protocol),
-            tuple.local,
-            tuple.peer
+            tuple.protocol, tuple.local, tuple.peer
         );
         let options = FlowOptions::default();
         let opened = self.call(now, what, |engine| engine.flow_open(now, &tuple, options))?;

@@ -8,7 +8,7 @@ use std::io;
 use super::conversation::{From, Table};
 use super::describe::{describe, digest};
 use super::packet::{FIN, Headers};
-use super::report::{Report, name};
+use super::report::Report;
 use crate::callbacks::{Callbacks, Packets};
 use crate::types::{Event, FiveTuple, FlowId, Instant, Verdict};
 
@@ -99,8 +99,7 @@ impl<S: Sink> Floor<S> {
     /// A call, with its instant; further lines are what it was given.
     pub(super) fn call(&mut self, what: impl fmt::Display) {
         if self.sink.wants_lines() {
-            let (seconds, rest) = (self.now.0 / 1_000_000_000, self.now.0 % 1_000_000_000);
-            for line in format!("{seconds}.{rest:09} {what}").lines() {
+            for line in format!("{} {what}", self.now).lines() {
                 let written = self.sink.line(line);
                 self.check(written);
             }
@@ -189,7 +188,7 @@ impl<S: Sink> Callbacks for Floor<S> {
             }
             self.dirty.push_back(id);
         }
-        let (protocol, local, peer) = (name(tuple.protocol), tuple.local, tuple.peer);
+        let (protocol, local, peer) = (tuple.protocol, tuple.local, tuple.peer);
         self.note(format_args!(
             "flow-new {flow} {protocol} {local} < {peer} -> {verdict:?}"
         ));

@@ -92,11 +92,11 @@ pub enum ReplayError {
     /// The engine refused what no engine should.
     #[error("the engine refused")]
     Engine(#[from] Error),
-    /// The sink failed.
-    #[error("cannot write")]
+    /// The sink failed, and says how.
+    #[error(transparent)]
     Sink(#[from] io::Error),
     /// The engine wants to be polled at one instant again and again.
-    #[error("the engine asks for l4-poll at {}.{:09} s without end", .0.0 / 1_000_000_000, .0.0 % 1_000_000_000)]
+    #[error("the engine asks for l4-poll at {0} s without end")]
     Stuck(Instant),
 }
 
@@ -283,7 +283,7 @@ impl<S: Sink> Replay<S> {
         for conversation in floor.table.iter() {
             floor.report.incomplete += u64::from(conversation.lacks_data());
             if conversation.flow.is_some() {
-                let name = report::name(conversation.tuple.protocol);
+                let name = conversation.tuple.protocol.name();
                 *floor.report.open.entry(name).or_default() += 1;
             }
         }
@@ -364,7 +364,7 @@ trait Returned {
 
 fn deadline_text(deadline: Option<Instant>) -> String {
     match deadline {
-        Some(Instant(at)) => format!("{}.{:09}", at / 1_000_000_000, at % 1_000_000_000),
+        Some(at) => at.to_string(),
         None => "none".into(),
     }
 }
