@@ -808,6 +808,7 @@ fn offloaded_checksums_are_noticed_and_damage_stays_damage() {
 #[test]
 fn a_damaged_acknowledgement_is_not_believed() {
     let mut story = conversation(Family::V4);
+    let (undamaged, _) = replay(&story.packets, captured());
     let (time, mut damaged) = story.packets[2].clone();
     let acknowledged = wire::read(&damaged).unwrap().tcp().ack;
     let beyond = acknowledged.wrapping_add(1_000_000);
@@ -816,9 +817,22 @@ fn a_damaged_acknowledgement_is_not_believed() {
     let (report, heard) = replay(&story.packets, captured());
     let bad = l3l4_host::DropReason::TransportChecksum;
     assert_eq!(report.counters.dropped(bad), 1);
-    assert_eq!((report.mapped.clamped, report.mapped.added), (0, 0));
-    assert_eq!(report.gaps, l3l4_host::replay::Gaps::default());
+    assert_eq!(report.mapped, undamaged.mapped);
+    assert_eq!(report.gaps, undamaged.gaps);
     assert!(heard.only() == story.asked && heard.stream() == story.answered);
+}
+
+#[test]
+fn a_damaged_syn_begins_no_other_connection() {
+    let mut story = conversation(Family::V4);
+    let (mut syn, time) = (story.packets[0].1.clone(), story.packets[4].0);
+    syn[24] ^= 0x40;
+    story.packets.insert(5, (time + 1, syn));
+    let (report, heard) = replay(&story.packets, captured());
+    let bad = l3l4_host::DropReason::TransportChecksum;
+    assert_eq!(report.counters.dropped(bad), 1);
+    assert!(heard.only() == story.asked && heard.stream() == story.answered);
+    assert!(report.open.is_empty(), "{:?}", report.open);
 }
 
 #[test]

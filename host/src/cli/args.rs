@@ -184,7 +184,7 @@ first one refuse reset|port-unreachable|host-unreachable|network-unreachable|pro
 
 Exit status:
   0  the whole capture was replayed, and the transcript is as expected;
-     every output of the record is identical
+     every output of the record, which may end early, is identical
   1  it is not, the file is damaged, or something failed; the message says what"
 )]
 pub(crate) struct ReplayArgs {

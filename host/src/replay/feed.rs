@@ -49,7 +49,10 @@ impl<S: Sink> Replay<S> {
                 None => self.stranger(from, to),
             };
         };
-        let found = known.filter(|&(id, side)| !self.is_new(id, side, &segment));
+        let is_damaged = self.is_damaged(headers, &packet);
+        let found = known.filter(|&(id, side)| {
+            side == From::Peer && is_damaged || !self.is_new(id, side, &segment)
+        });
         let (id, side) = match found {
             Some(found) => found,
             None => match self.begin(now, &segment, from, to)? {
@@ -144,11 +147,11 @@ impl<S: Sink> Replay<S> {
             self.floor().report.not_fed.cut += 1;
             return Ok(());
         }
-        let offloaded = self.offloaded(headers, &packet.bytes);
-        if !offloaded && !is_intact(headers, &packet.bytes) {
+        if self.is_damaged(headers, &packet) {
             // The engine drops it: nothing that it says was said by the peer.
             return self.give(now, &packet.bytes, false);
         }
+        let offloaded = self.offloaded(headers, &packet.bytes);
         let agreed = match headers.sockets(&packet.bytes) {
             Some((from, to)) if segment.flags & (SYN | ACK) == SYN => {
                 self.agreed(from, to, segment)
@@ -498,6 +501,12 @@ impl<S: Sink> Replay<S> {
         }
         let offloaded = self.offloaded(headers, &packet.bytes);
         self.give(now, &packet.bytes, offloaded)
+    }
+
+    /// A segment, all of it captured, whose checksum is wrong.
+    fn is_damaged(&self, headers: &Headers, packet: &Packet) -> bool {
+        let offloaded = self.offloaded(headers, &packet.bytes);
+        !packet.cut && !offloaded && !is_intact(headers, &packet.bytes)
     }
 
     pub(super) fn offloaded(&self, headers: &Headers, packet: &[u8]) -> bool {
