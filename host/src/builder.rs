@@ -14,9 +14,9 @@ use crate::instance::{CallTime, Recipe};
 use crate::link::link;
 use crate::record::{Header, Recorder};
 use crate::seed::Seeds;
-use crate::tap::Tap;
 use crate::ticker::Ticker;
 use crate::types::{IcmpEchoPolicy, nanoseconds};
+use crate::witness::Witness;
 
 /// What an embedder can set before an engine exists. What is not set keeps its
 /// default. Numbers are checked by [`build`](Self::build), against the bounds that
@@ -241,7 +241,7 @@ impl Builder {
     /// or no thread to be had.
     pub fn build<C: Callbacks>(self, callbacks: C) -> Result<Engine<C>, Error> {
         let seeds = self.seeds();
-        self.build_tapped(callbacks, seeds, None)
+        self.build_witnessed(callbacks, seeds, None)
     }
 
     /// As [`build`](Self::build), and writes all that crosses the border into the
@@ -311,7 +311,7 @@ impl Builder {
         };
         let seeds = self.seeds();
         let recorder = Recorder::new(record, header);
-        self.build_tapped(callbacks, seeds, Some(Box::new(recorder)))
+        self.build_witnessed(callbacks, seeds, Some(Box::new(recorder)))
     }
 
     /// A builder with the configuration of a record.
@@ -330,11 +330,11 @@ impl Builder {
         }
     }
 
-    pub(crate) fn build_tapped<C: Callbacks>(
+    pub(crate) fn build_witnessed<C: Callbacks>(
         self,
         callbacks: C,
         seeds: Seeds,
-        tap: Option<Box<dyn Tap>>,
+        witness: Option<Box<dyn Witness>>,
     ) -> Result<Engine<C>, Error> {
         let memory = self.guest_memory();
         let (code, call_time) = match self.call_time_limit {
@@ -370,7 +370,7 @@ impl Builder {
             limits,
             call_time,
         };
-        Engine::start(recipe, callbacks, tap, send_buffer)
+        Engine::start(recipe, callbacks, witness, send_buffer)
     }
 
     fn seeds(&self) -> Seeds {

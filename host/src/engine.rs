@@ -16,11 +16,11 @@ use crate::error::Error;
 use crate::instance::Recipe;
 use crate::link::State;
 use crate::record::{Bytes, Call, Frame, Outcome, Output};
-use crate::tap::Tap;
 use crate::types::{
     CloseReason, CounterSnapshot, Event, FiveTuple, FlowId, FlowOptions, FlowSnapshot, Instant,
     Sent, Verdict,
 };
+use crate::witness::Witness;
 
 /// One engine: one instance of the component, one device, one thread at a time.
 ///
@@ -59,10 +59,10 @@ impl<C: Callbacks> Engine<C> {
     pub(crate) fn start(
         mut recipe: Recipe<C>,
         callbacks: C,
-        tap: Option<Box<dyn Tap>>,
+        witness: Option<Box<dyn Witness>>,
         send_buffer: u32,
     ) -> Result<Self, Error> {
-        let mut store = recipe.store(Some(Box::new(callbacks)), tap);
+        let mut store = recipe.store(Some(Box::new(callbacks)), witness);
         let instance = Some(recipe.start(&mut store)?);
         // A longest datagram has to arrive whole, and a longer one to be refused.
         let most_sent = (send_buffer as usize).max(1 << 16);
@@ -105,7 +105,7 @@ impl<C: Callbacks> Engine<C> {
     /// engine goes on without. None while all is written, and when nothing is
     /// recorded.
     pub fn record_failure(&self) -> Option<&io::Error> {
-        self.store.data().tap.as_ref()?.failure()
+        self.store.data().witness.as_ref()?.failure()
     }
 
     /// Received IP packets, in order. A packet that cannot be used is counted
@@ -414,16 +414,16 @@ impl<C: Callbacks> Engine<C> {
     pub(crate) fn renew(&mut self) -> Result<(), Error> {
         self.instance = None;
         let state = self.store.data_mut();
-        let (callbacks, tap) = (state.callbacks.take(), state.tap.take());
-        self.store = self.recipe.store(callbacks, tap);
+        let (callbacks, witness) = (state.callbacks.take(), state.witness.take());
+        self.store = self.recipe.store(callbacks, witness);
         self.instance = Some(self.recipe.start(&mut self.store)?);
         Ok(())
     }
 
     /// Tells who watches the border, if anyone does.
     fn tell<'a>(&mut self, frame: impl FnOnce() -> Frame<'a>) -> wasmtime::Result<()> {
-        match &mut self.store.data_mut().tap {
-            Some(tap) => tap.crossed(&frame(), &[]),
+        match &mut self.store.data_mut().witness {
+            Some(witness) => witness.crossed(&frame(), &[]),
             None => Ok(()),
         }
     }

@@ -11,8 +11,8 @@ use crate::error::Error;
 use crate::link::State;
 use crate::record::Frame;
 use crate::seed::Seeds;
-use crate::tap::Tap;
 use crate::ticker::Ticker;
+use crate::witness::Witness;
 
 /// All it takes to make one more instance of the same kind.
 pub(crate) struct Recipe<C: 'static> {
@@ -36,9 +36,9 @@ impl<C: 'static> Recipe<C> {
     pub(crate) fn store(
         &self,
         callbacks: Option<Box<C>>,
-        tap: Option<Box<dyn Tap>>,
+        witness: Option<Box<dyn Witness>>,
     ) -> Store<State<C>> {
-        let state = State::new(callbacks, tap, self.limits.clone());
+        let state = State::new(callbacks, witness, self.limits.clone());
         let mut store = Store::new(self.linked.engine(), state);
         store.limiter(|state| &mut state.limits);
         store
@@ -54,14 +54,15 @@ impl<C: 'static> Recipe<C> {
     /// Makes an instance and configures it.
     pub(crate) fn start(&mut self, store: &mut Store<State<C>>) -> Result<L3l4, Error> {
         self.configuration.seed = self.seeds.next().map_err(Error::System)?;
-        if let Some(tap) = &mut store.data_mut().tap {
+        if let Some(witness) = &mut store.data_mut().witness {
             let instance = Frame::Instance(Box::new(self.configuration));
-            tap.crossed(&instance, &[]).map_err(stopped)?;
+            witness.crossed(&instance, &[]).map_err(stopped)?;
         }
         let started = self.configured(store);
-        if let Some(tap) = &mut store.data_mut().tap {
+        if let Some(witness) = &mut store.data_mut().witness {
             let outcome = started.as_ref().map(drop).map_err(whole_text);
-            tap.crossed(&Frame::Started(outcome), &[])
+            witness
+                .crossed(&Frame::Started(outcome), &[])
                 .map_err(stopped)?;
         }
         started

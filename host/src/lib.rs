@@ -19,7 +19,7 @@
 //!   [`Callbacks`].
 //! - Around it: `builder.rs` (options) → `component.rs` (compiled once) →
 //!   `instance.rs` (an instance, the first time and after a trap).
-//! - Beside it: `tap.rs` (told of all that crosses the border) → [`record`].
+//! - Beside it: `witness.rs` (told of all that crosses the border) → [`record`].
 //!
 //! # Example
 //!
@@ -38,9 +38,9 @@ mod error;
 mod instance;
 mod link;
 mod seed;
-mod tap;
 mod ticker;
 mod types;
+mod witness;
 
 #[cfg(feature = "capture")]
 pub mod capture;

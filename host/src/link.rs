@@ -15,8 +15,8 @@ use crate::bindings::l3l4::engine::types as wit;
 use crate::callbacks::{Callbacks, Packets};
 use crate::component::Compiled;
 use crate::record::{Callback, Digest, Emitted, Frame};
-use crate::tap::Tap;
 use crate::types::{Event, FlowId, Packet, Verdict};
+use crate::witness::Witness;
 
 /// More flows than any configuration allows: a guest that announces so many is
 /// not to fill the host's memory with their ids.
@@ -27,7 +27,7 @@ pub(crate) struct State<C> {
     /// `None` while a callback runs.
     pub(crate) callbacks: Option<Box<C>>,
     /// Who watches the border. `None` also while a callback runs.
-    pub(crate) tap: Option<Box<dyn Tap>>,
+    pub(crate) witness: Option<Box<dyn Witness>>,
     /// The flows of which the application has heard, and not yet that they closed.
     pub(crate) live: BTreeSet<FlowId>,
     /// The records of one `l3-tx`, kept for their memory.
@@ -38,12 +38,12 @@ pub(crate) struct State<C> {
 impl<C> State<C> {
     pub(crate) fn new(
         callbacks: Option<Box<C>>,
-        tap: Option<Box<dyn Tap>>,
+        witness: Option<Box<dyn Witness>>,
         limits: StoreLimits,
     ) -> Self {
         Self {
             callbacks,
-            tap,
+            witness,
             live: BTreeSet::new(),
             packets: Vec::new(),
             limits,
@@ -82,7 +82,7 @@ fn l3_tx<C: Callbacks>(
     for packet in packets.iter(&mut store)? {
         records.push(packet?);
     }
-    let taken = with_callbacks(&mut store, |callbacks, tap, store| {
+    let taken = with_callbacks(&mut store, |callbacks, witness, store| {
         let Some(packets) = Packets::new(bytes.as_le_slice(store), &records) else {
             bail!("l3-tx: the packets' lengths do not add up to the length of the bytes");
         };
@@ -92,7 +92,7 @@ fn l3_tx<C: Callbacks>(
             "l3_tx"
         );
         let taken = saturated(callbacks.l3_tx(packets));
-        if let Some(tap) = tap {
+        if let Some(witness) = witness {
             let packets_sent = packets.iter().map(|(packet, bytes)| Emitted {
                 packet,
                 digest: Digest::of(bytes),
@@ -101,7 +101,7 @@ fn l3_tx<C: Callbacks>(
                 packets: packets_sent.collect(),
                 taken,
             };
-            tap.crossed(&Frame::Callback(made), packets.bytes())?;
+            witness.crossed(&Frame::Callback(made), packets.bytes())?;
         }
         Ok(taken)
     })?;
@@ -114,18 +114,18 @@ fn l4_rx<C: Callbacks>(
     flow: FlowId,
     data: &WasmList<u8>,
 ) -> Result<(u32,)> {
-    let taken = with_callbacks(&mut store, |callbacks, tap, store| {
+    let taken = with_callbacks(&mut store, |callbacks, witness, store| {
         tracing::trace!(%flow, bytes = data.len(), "l4_rx");
         let data = data.as_le_slice(store);
         let taken = saturated(callbacks.l4_rx(flow, data));
-        if let Some(tap) = tap {
+        if let Some(witness) = witness {
             let made = Callback::L4Rx {
                 flow: flow.0,
                 length: saturated(data.len()),
                 digest: Digest::of(data),
                 taken,
             };
-            tap.crossed(&Frame::Callback(made), data)?;
+            witness.crossed(&Frame::Callback(made), data)?;
         }
         Ok(taken)
     })?;
@@ -142,15 +142,15 @@ fn flow_new<C: Callbacks>(
     }
     let announced = tuple;
     let tuple = tuple.into();
-    let verdict = with_callbacks(&mut store, |callbacks, tap, _| {
+    let verdict = with_callbacks(&mut store, |callbacks, witness, _| {
         let verdict = callbacks.flow_new(flow, &tuple);
-        if let Some(tap) = tap {
+        if let Some(witness) = witness {
             let made = Callback::FlowNew {
                 flow: flow.0,
                 tuple: announced,
                 verdict: verdict.into(),
             };
-            tap.crossed(&Frame::Callback(made), &[])?;
+            witness.crossed(&Frame::Callback(made), &[])?;
         }
         Ok(verdict)
     })?;
@@ -176,12 +176,12 @@ fn flow_event<C: Callbacks>(
             tracing::trace!(%flow, ?event, "flow_event");
         }
     }
-    with_callbacks(&mut store, |callbacks, tap, _| {
+    with_callbacks(&mut store, |callbacks, witness, _| {
         callbacks.flow_event(flow, event);
-        if let Some(tap) = tap {
+        if let Some(witness) = witness {
             let flow = flow.0;
             let made = Callback::FlowEvent { flow, event };
-            tap.crossed(&Frame::Callback(made), &[])?;
+            witness.crossed(&Frame::Callback(made), &[])?;
         }
         Ok(())
     })
@@ -190,25 +190,29 @@ fn flow_event<C: Callbacks>(
 /// Runs one callback beside the store that it was taken out of.
 fn with_callbacks<C: 'static, R>(
     store: &mut StoreContextMut<'_, State<C>>,
-    call: impl FnOnce(&mut C, &mut Option<Box<dyn Tap>>, &StoreContextMut<'_, State<C>>) -> Result<R>,
+    call: impl FnOnce(
+        &mut C,
+        &mut Option<Box<dyn Witness>>,
+        &StoreContextMut<'_, State<C>>,
+    ) -> Result<R>,
 ) -> Result<R> {
     let state = store.data_mut();
-    let (callbacks, tap) = (state.callbacks.take(), state.tap.take());
+    let (callbacks, witness) = (state.callbacks.take(), state.witness.take());
     let mut lent = Lent {
         callbacks,
-        tap,
+        witness,
         store: store.as_context_mut(),
     };
     match &mut lent.callbacks {
-        Some(callbacks) => call(callbacks, &mut lent.tap, &lent.store),
+        Some(callbacks) => call(callbacks, &mut lent.witness, &lent.store),
         None => bail!("a callback within a callback"),
     }
 }
 
-/// Puts callbacks and tap back, also when a callback panics.
+/// Puts callbacks and witness back, also when a callback panics.
 struct Lent<'a, C: 'static> {
     callbacks: Option<Box<C>>,
-    tap: Option<Box<dyn Tap>>,
+    witness: Option<Box<dyn Witness>>,
     store: StoreContextMut<'a, State<C>>,
 }
 
@@ -216,7 +220,7 @@ impl<C: 'static> Drop for Lent<'_, C> {
     fn drop(&mut self) {
         let state = self.store.data_mut();
         state.callbacks = self.callbacks.take();
-        state.tap = self.tap.take();
+        state.witness = self.witness.take();
     }
 }
 

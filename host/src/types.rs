@@ -38,9 +38,78 @@ impl Sub for Instant {
     }
 }
 
+/// Seconds of its clock, to the nanosecond: `1.000000042`.
+impl fmt::Display for Instant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}.{:09}",
+            self.0 / 1_000_000_000,
+            self.0 % 1_000_000_000
+        )
+    }
+}
+
 /// A length of time in nanoseconds, saturating at `u64::MAX` (584 years).
 pub(crate) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// `tcp`, `udp` or `icmp-echo`.
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Protocol {
+    /// As the contract writes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::IcmpEcho => "icmp-echo",
+        }
+    }
+}
+
+/// As the contract writes it: `reset-by-peer`, `timed-out (idle)`.
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(what) => write!(f, "unreachable ({})", words(what)),
+            Self::TimedOut(timer) => write!(f, "timed-out ({})", words(timer)),
+            Self::Finished
+            | Self::ResetByPeer
+            | Self::Refused
+            | Self::Aborted
+            | Self::Evicted
+            | Self::OutOfMemory
+            | Self::EngineLost => f.write_str(&words(self)),
+        }
+    }
+}
+
+/// As the contract writes it: `ip-checksum`.
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&words(self))
+    }
+}
+
+/// The last word of a variant of the contract, which its `Debug` form ends with.
+fn words(variant: &impl fmt::Debug) -> String {
+    let name = format!("{variant:?}");
+    let name = name.rsplit("::").next().unwrap_or_default();
+    let mut words = String::new();
+    for letter in name.chars() {
+        if letter.is_uppercase() && !words.is_empty() {
+            words.push('-');
+        }
+        words.extend(letter.to_lowercase());
+    }
+    words
 }
 
 /// Names one flow for as long as it lives: the low 32 bits are a slot, the high
@@ -220,4 +289,25 @@ impl DropReason {
         Self::EchoPolicy,
         Self::IcmpIgnored,
     ];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CloseReason, DropReason, Instant, Protocol, Timer, Unreachable};
+
+    #[test]
+    fn variants_read_as_in_the_contract() {
+        assert_eq!(DropReason::IpChecksum.to_string(), "ip-checksum");
+        assert_eq!(CloseReason::ResetByPeer.to_string(), "reset-by-peer");
+        let idle = CloseReason::TimedOut(Timer::Idle);
+        assert_eq!(idle.to_string(), "timed-out (idle)");
+        let port = CloseReason::Unreachable(Unreachable::Port);
+        assert_eq!(port.to_string(), "unreachable (port)");
+        assert_eq!(Protocol::IcmpEcho.to_string(), "icmp-echo");
+    }
+
+    #[test]
+    fn an_instant_reads_as_seconds() {
+        assert_eq!(Instant(1_000_000_042).to_string(), "1.000000042");
+    }
 }

@@ -804,6 +804,58 @@ fn offloaded_checksums_are_noticed_and_damage_stays_damage() {
     assert!(heard.only() == story.asked, "the good one came later");
 }
 
+/// The engine drops it, so what it says of sequence numbers must not count either.
+#[test]
+fn a_damaged_acknowledgement_is_not_believed() {
+    let mut story = conversation(Family::V4);
+    let (undamaged, _) = replay(&story.packets, captured());
+    let (time, mut damaged) = story.packets[2].clone();
+    let acknowledged = wire::read(&damaged).unwrap().tcp().ack;
+    let beyond = acknowledged.wrapping_add(1_000_000);
+    damaged[28..32].copy_from_slice(&beyond.to_be_bytes());
+    story.packets.insert(3, (time + 1, damaged));
+    let (report, heard) = replay(&story.packets, captured());
+    let bad = l3l4_host::DropReason::TransportChecksum;
+    assert_eq!(report.counters.dropped(bad), 1);
+    assert_eq!(report.mapped, undamaged.mapped);
+    assert_eq!(report.gaps, undamaged.gaps);
+    assert!(heard.only() == story.asked && heard.stream() == story.answered);
+}
+
+#[test]
+fn a_damaged_syn_begins_no_other_connection() {
+    let mut story = conversation(Family::V4);
+    let (mut syn, time) = (story.packets[0].1.clone(), story.packets[4].0);
+    syn[24] ^= 0x40;
+    story.packets.insert(5, (time + 1, syn));
+    let (report, heard) = replay(&story.packets, captured());
+    let bad = l3l4_host::DropReason::TransportChecksum;
+    assert_eq!(report.counters.dropped(bad), 1);
+    assert!(heard.only() == story.asked && heard.stream() == story.answered);
+    assert!(report.open.is_empty(), "{:?}", report.open);
+}
+
+#[test]
+fn datagrams_of_a_flow_that_cannot_be_opened_are_counted_and_let_go() {
+    let server = Family::V4.local(53);
+    let mut packets = Vec::new();
+    for port in [5000, 5001] {
+        let client = Family::V4.peer(port);
+        packets.push((START, craft::udp(client, server, b"who?")));
+        for _ in 0..3 {
+            packets.push((START, craft::udp(server, client, b"I")));
+        }
+    }
+    let engine = Engine::builder().max_flows(1).seed([3; 32]);
+    let mut replay = Replay::new(engine, captured(), Heard::default()).unwrap();
+    for (at, packet) in &packets {
+        replay.packet(*at, packet, false).unwrap();
+    }
+    let (report, _) = replay.finish(Duration::from_secs(1)).unwrap();
+    assert_eq!(report.counters.l4_tx_bytes, 3);
+    assert_eq!(report.unsent, 3, "those of the second flow");
+}
+
 #[test]
 fn datagrams_are_sent_when_they_were() {
     for family in craft::FAMILIES {
@@ -988,6 +1040,7 @@ fn the_command_writes_what_it_was_asked_for() {
     let output = l3l4(&["--json"], &paths, &capture);
     assert!(output.status.success(), "{output:?}");
     let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(summary["ok"], true, "{summary}");
     assert_eq!(summary["flows"][0]["ending"], "finished", "{summary}");
     assert_eq!(summary["mapping"]["acknowledgements_are"], "shifted");
 
@@ -1069,8 +1122,11 @@ fn a_damaged_capture_is_replayed_up_to_the_damage() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(summary["capture"]["packets"], story.packets.len() - 1);
+    assert_eq!(summary["ok"], false, "{summary}");
+    let fault = summary["fault"].as_str().unwrap();
+    assert!(fault.contains("offset"), "{fault}");
     let error = String::from_utf8(output.stderr).unwrap();
-    assert!(error.contains("offset"), "{error}");
+    assert!(error.contains(fault), "{error}");
 
     fs::write(&capture, b"no capture at all, not even nearly").unwrap();
     let output = l3l4(&[], &[], &capture);
@@ -1091,4 +1147,60 @@ fn a_damaged_capture_is_replayed_up_to_the_damage() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("line 2, column 5"), "{error}");
+}
+
+#[test]
+fn no_output_takes_the_place_of_an_input() {
+    let directory = Directory::new("inputs");
+    let story = conversation(Family::V4);
+    let capture = directory.file("capture.pcapng");
+    write(&capture, &story.packets);
+    let golden = directory.file("golden.txt");
+    let made = l3l4(&[], &[("--transcript", &golden)], &capture);
+    assert!(made.status.success(), "{made:?}");
+    let (packets, lines) = (fs::read(&capture).unwrap(), fs::read(&golden).unwrap());
+    for paths in [
+        &[("--write", capture.as_path())][..],
+        &[("--transcript", &capture)],
+        &[("--expect", &golden), ("--transcript", &golden)],
+    ] {
+        let output = l3l4(&[], paths, &capture);
+        assert_eq!(output.status.code(), Some(1), "{paths:?}: {output:?}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains("would overwrite"), "{error}");
+        assert!(fs::read(&capture).unwrap() == packets, "{paths:?}");
+        assert!(fs::read(&golden).unwrap() == lines, "{paths:?}");
+    }
+}
+
+#[test]
+fn an_output_that_fails_is_named() {
+    let directory = Directory::new("outputs");
+    let capture = directory.file("capture.pcapng");
+    write(&capture, &conversation(Family::V4).packets);
+    let golden = directory.file("golden.txt");
+    fs::write(&golden, [0xff, 0xfe, b'\n']).unwrap();
+    let streams = directory.file("streams");
+    let in_the_way = "tcp-198.51.100.2.40000-192.0.2.1.7.peer";
+    fs::create_dir_all(streams.join(in_the_way)).unwrap();
+    for (option, path, name) in [
+        ("--expect", &golden, "golden.txt"),
+        ("--streams", &streams, in_the_way),
+    ] {
+        let output = l3l4(&[], &[(option, path)], &capture);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains(name), "{error}");
+    }
+}
+
+#[test]
+fn an_option_of_records_is_refused() {
+    let directory = Directory::new("options");
+    let capture = directory.file("capture.pcapng");
+    write(&capture, &conversation(Family::V4).packets);
+    let output = l3l4(&["--any-component"], &[], &capture);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("--any-component"), "{error}");
 }

@@ -56,7 +56,8 @@ Examples:
   l3l4 demo                          the whole job, about 64 MiB each way and family
   l3l4 demo --size 1024 --mtu 1500   a gibibyte in packets of Ethernet's size
   l3l4 demo --json | jq .ok          for a program
-  l3l4 demo --size 1 --pcap d.pcapng and then: tshark -r d.pcapng
+  l3l4 demo --size 1 --pcap d.pcapng
+  tshark -r d.pcapng                 … and its packets, one a line
 
 Exit status:
   0  every byte came back as it was sent
@@ -93,6 +94,8 @@ Examples:
   sudo l3l4 echo --tun l3l4 --address 10.9.0.1/24 --address fd00:9::1/64 -v
   nc 10.9.0.77 4242                  … and in another terminal
   ping fd00:9::abcd
+  sudo l3l4 echo --tun l3l4 --address 10.9.0.1/24 --record run.l3l4
+  l3l4 replay run.l3l4               … and afterwards: is every output the same?
 
   Without root, in a network of your own:
   unshare -Urn sh -c 'l3l4 echo --tun l3l4 --address 10.9.0.1/24 & sleep 1; ping -c 3 10.9.0.2; kill $!'
@@ -109,7 +112,7 @@ pub(crate) struct EchoArgs {
     #[arg(long = "address", value_name = "CIDR", required = true)]
     pub(crate) addresses: Vec<Cidr>,
     /// Bytes of the longest packet.
-    #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u16).range(68..))]
+    #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u16).range(1280..))]
     pub(crate) mtu: u16,
     /// Write all that happens at the engine's border to this file, for l3l4 replay.
     /// It holds every packet in clear.
@@ -181,7 +184,7 @@ first one refuse reset|port-unreachable|host-unreachable|network-unreachable|pro
 
 Exit status:
   0  the whole capture was replayed, and the transcript is as expected;
-     every output of the record is identical
+     every output of the record, which may end early, is identical
   1  it is not, the file is damaged, or something failed; the message says what"
 )]
 pub(crate) struct ReplayArgs {
@@ -189,44 +192,74 @@ pub(crate) struct ReplayArgs {
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
     /// What the application does: captured, echo, discard, or script:FILE.
-    #[arg(long, value_name = "APP", default_value = "captured")]
+    #[arg(long, value_name = "APP", default_value = ReplayArgs::APP, help_heading = OF_CAPTURES)]
     pub(crate) app: String,
     /// Feed this side: ADDRESS, ADDRESS:PORT or a network; again for more.
-    #[arg(long = "peer", value_name = "SIDE")]
+    #[arg(long = "peer", value_name = "SIDE", help_heading = OF_CAPTURES)]
     pub(crate) peers: Vec<Side>,
     /// What is believed of the packets' checksums.
-    #[arg(long, value_name = "WHAT", value_enum, default_value_t = ChecksumsArg::Detect)]
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = ChecksumsArg::Detect, help_heading = OF_CAPTURES)]
     pub(crate) checksums: ChecksumsArg,
     /// Write the packets of both directions, as they were fed and sent.
-    #[arg(long, value_name = "PCAPNG")]
+    #[arg(long, value_name = "PCAPNG", help_heading = OF_CAPTURES)]
     pub(crate) write: Option<PathBuf>,
     /// Write every call and callback as text; - is standard output.
     #[arg(long, value_name = "TXT")]
     pub(crate) transcript: Option<PathBuf>,
     /// Write what each flow received to a file in this directory.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = OF_CAPTURES)]
     pub(crate) streams: Option<PathBuf>,
     /// Compare the transcript with this one.
-    #[arg(long, value_name = "TXT")]
+    #[arg(long, value_name = "TXT", help_heading = OF_CAPTURES)]
     pub(crate) expect: Option<PathBuf>,
     /// Print the summary as JSON.
     #[arg(long)]
     pub(crate) json: bool,
     /// How far time goes on after the last packet while flows live.
-    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    #[arg(long, value_name = "SECONDS", default_value_t = ReplayArgs::LINGER, help_heading = OF_CAPTURES)]
     pub(crate) linger: u32,
     /// Bytes of the longest packet that the engine sends.
-    #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u16).range(1280..))]
+    #[arg(long, value_name = "BYTES", default_value_t = ReplayArgs::MTU, value_parser = clap::value_parser!(u16).range(1280..), help_heading = OF_CAPTURES)]
     pub(crate) mtu: u16,
     /// The engine's seed, up to 64 hexadecimal digits.
-    #[arg(long, value_name = "HEX", default_value = "0")]
+    #[arg(long, value_name = "HEX", default_value = "0", help_heading = OF_CAPTURES)]
     pub(crate) seed: Seed,
     /// Another engine than the one in this program.
     #[arg(long, value_name = "FILE")]
     pub(crate) component: Option<PathBuf>,
     /// Replay a record on another engine than it was made with, to see what differs.
-    #[arg(long)]
+    #[arg(long, help_heading = OF_RECORDS)]
     pub(crate) any_component: bool,
+}
+
+const OF_CAPTURES: &str = "Options of captures (a record has all this in it)";
+const OF_RECORDS: &str = "Options of records";
+
+impl ReplayArgs {
+    const APP: &str = "captured";
+    const LINGER: u32 = 120;
+    const MTU: u16 = 1500;
+
+    /// The options that are set and mean nothing to this kind of file. To pass over
+    /// an `--expect` would be to say that the expectation holds.
+    pub(crate) fn set_in_vain(&self, is_record: bool) -> Vec<&'static str> {
+        let set = match is_record {
+            false => vec![("--any-component", self.any_component)],
+            true => vec![
+                ("--app", self.app != Self::APP),
+                ("--peer", !self.peers.is_empty()),
+                ("--checksums", self.checksums != ChecksumsArg::Detect),
+                ("--write", self.write.is_some()),
+                ("--streams", self.streams.is_some()),
+                ("--expect", self.expect.is_some()),
+                ("--linger", self.linger != Self::LINGER),
+                ("--mtu", self.mtu != Self::MTU),
+                ("--seed", self.seed != Seed([0; 32])),
+            ],
+        };
+        let set = set.into_iter().filter(|(_, is_set)| *is_set);
+        set.map(|(name, _)| name).collect()
+    }
 }
 
 /// What is believed of the checksums in a capture.
@@ -258,5 +291,33 @@ impl FromStr for Seed {
             *byte = u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).map_err(|_| WHY)?;
         }
         Ok(Self(seed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::Args;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    /// IPv6 wants 1,280 (RFC 8200 5), and so does the contract.
+    #[test]
+    fn an_mtu_that_no_engine_takes_is_refused_at_once() {
+        for command in [
+            &["echo", "--tun", "t", "--address", "10.9.0.1/24"][..],
+            &["demo"],
+            &["replay", "file"],
+        ] {
+            let with = |mtu| {
+                let line = [&["l3l4"], command, &["--mtu", mtu]].concat();
+                Args::try_parse_from(line).is_ok()
+            };
+            assert!(with("1280") && !with("1279"), "{command:?}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Context;
 use l3l4_host::echo::{Echo, Server, Watch};
 use l3l4_host::tun::{Configuration, Tun};
-use l3l4_host::{CloseReason, Engine, FiveTuple, FlowId, Protocol};
+use l3l4_host::{CloseReason, Engine, FiveTuple, FlowId};
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -15,7 +15,7 @@ use super::args::EchoArgs;
 use super::pcap::Pcap;
 use super::print;
 use super::totals::Totals;
-use super::units::{bytes, words};
+use super::units::bytes;
 
 pub(crate) fn run(args: &EchoArgs) -> anyhow::Result<bool> {
     let stop = Arc::new(AtomicBool::new(false));
@@ -107,7 +107,7 @@ impl Watch for Printer {
         if !self.verbose {
             return;
         }
-        let (protocol, peer, local) = (name(tuple.protocol), tuple.peer, tuple.local);
+        let (protocol, peer, local) = (tuple.protocol.name(), tuple.peer, tuple.local);
         if self.json {
             return print_line(&Line::Opened {
                 flow: flow.to_string(),
@@ -123,7 +123,7 @@ impl Watch for Printer {
         if !self.verbose {
             return;
         }
-        let reason = ending(reason);
+        let reason = reason.to_string();
         if self.json {
             return print_line(&Line::Closed {
                 flow: flow.to_string(),
@@ -131,32 +131,10 @@ impl Watch for Printer {
                 reason,
             });
         }
-        let (protocol, peer, local) = (name(tuple.protocol), tuple.peer, tuple.local);
+        let (protocol, peer, local) = (tuple.protocol.name(), tuple.peer, tuple.local);
         print(format_args!(
             "- {protocol} {peer} -> {local}: {reason}, {} echoed",
             bytes(echoed)
         ));
-    }
-}
-
-fn ending(reason: CloseReason) -> String {
-    match reason {
-        CloseReason::Unreachable(what) => format!("unreachable ({})", words(&what)),
-        CloseReason::TimedOut(timer) => format!("timed-out ({})", words(&timer)),
-        CloseReason::Finished
-        | CloseReason::ResetByPeer
-        | CloseReason::Refused
-        | CloseReason::Aborted
-        | CloseReason::Evicted
-        | CloseReason::OutOfMemory
-        | CloseReason::EngineLost => words(&reason),
-    }
-}
-
-fn name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::IcmpEcho => "icmp",
     }
 }

@@ -3,7 +3,7 @@
 use l3l4_host::{CounterSnapshot, DropReason};
 use serde::Serialize;
 
-use super::units::{bytes, grouped, words};
+use super::units::{bytes, grouped};
 
 /// What of the counters concerns a user.
 #[derive(Debug, Serialize)]
@@ -30,7 +30,7 @@ impl From<CounterSnapshot> for Totals {
         let dropped = DropReason::ALL.into_iter().filter_map(|reason| {
             let packets = counters.dropped(reason);
             (packets > 0).then(|| Dropped {
-                reason: words(&reason),
+                reason: reason.to_string(),
                 packets,
             })
         });

@@ -42,25 +42,14 @@ pub(crate) fn time(time: Duration) -> String {
     }
 }
 
-/// A variant as the contract writes it: `stray-segment` for `StraySegment`, with
-/// or without the name of its type in front.
-pub(crate) fn words(variant: &impl std::fmt::Debug) -> String {
-    let name = format!("{variant:?}");
-    let name = name.rsplit("::").next().unwrap_or_default();
-    let mut words = String::new();
-    for letter in name.chars() {
-        if letter.is_uppercase() && !words.is_empty() {
-            words.push('-');
-        }
-        words.extend(letter.to_lowercase());
-    }
-    words
+/// A hash as `sha256sum` prints it.
+pub(crate) fn hex(hash: &[u8]) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{bytes, grouped, time, words};
-    use l3l4_host::DropReason;
+    use super::{bytes, grouped, hex, time};
     use std::time::Duration;
 
     #[test]
@@ -73,6 +62,6 @@ mod tests {
         assert_eq!(bytes((1 << 20) - 1), "1.0 MiB");
         assert_eq!(time(Duration::from_nanos(41_700)), "42 µs");
         assert_eq!(time(Duration::from_micros(1_234)), "1.2 ms");
-        assert_eq!(words(&DropReason::IpChecksum), "ip-checksum");
+        assert_eq!(hex(&[0, 0xab]), "00ab");
     }
 }

@@ -7,9 +7,9 @@
 //! the same component with them and compares. The first difference ends it, and
 //! is the [`Difference`] to look at.
 //!
-//! - In: `engine.rs` and `link.rs` tell a `Tap` of each frame → `writer.rs`.
+//! - In: `engine.rs` and `link.rs` tell a `Witness` of each frame → `writer.rs`.
 //! - Back: `reader.rs` → `replay.rs`, an engine whose callbacks answer from the
-//!   record and whose tap compares.
+//!   record and whose witness compares.
 //!
 //! The file's layout stands in `format.rs`.
 //!

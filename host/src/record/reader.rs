@@ -50,7 +50,7 @@ pub enum ReadError {
         what: &'static str,
     },
     /// The file or device failed.
-    #[error("cannot read the record at offset {offset}")]
+    #[error("cannot read the record at offset {offset}: {source}")]
     Read {
         /// Where.
         offset: u64,

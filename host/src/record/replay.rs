@@ -175,11 +175,12 @@ impl<R: Read + Send + 'static> Replay<R> {
             let limit = Duration::from_nanos(limit).saturating_mul(PATIENCE);
             limit.max(SHORTEST_LIMIT)
         });
-        let built = Builder::recorded(&self.component, configuration, memory, limit).build_tapped(
-            self.script.clone(),
-            self.script.seeds(),
-            Some(Box::new(self.script.clone())),
-        );
+        let built = Builder::recorded(&self.component, configuration, memory, limit)
+            .build_witnessed(
+                self.script.clone(),
+                self.script.seeds(),
+                Some(Box::new(self.script.clone())),
+            );
         match built {
             Ok(engine) => self.engine = Some(engine),
             Err(error @ (Error::Component(_) | Error::System(_))) => {

@@ -10,8 +10,8 @@ use super::report::{Report, Unfinished};
 use super::text::in_words;
 use crate::callbacks::{Callbacks, Packets};
 use crate::seed::{Seeds, Words};
-use crate::tap::{Stopped, Tap};
 use crate::types::{Event, FiveTuple, FlowId, FlowOptions, Verdict};
+use crate::witness::{Stopped, Witness};
 
 /// Is shown each frame that was found equal, with the bytes that stand as digests
 /// in it.
@@ -192,7 +192,7 @@ impl<R: Read> Script<R> {
     }
 }
 
-impl<R: Read + Send> Tap for Shared<R> {
+impl<R: Read + Send> Witness for Shared<R> {
     fn crossed(&mut self, frame: &Frame<'_>, bytes: &[u8]) -> wasmtime::Result<()> {
         match frame {
             // It was taken from the record.

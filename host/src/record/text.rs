@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::format::{Call, Callback, Frame, Outcome, Returned, wit};
-use crate::types::{FiveTuple, FlowId};
+use crate::types::{FiveTuple, FlowId, Instant};
 
 /// A frame without what would fill more than a line.
 pub(super) fn in_words(frame: &Frame<'_>) -> String {
@@ -144,10 +144,7 @@ impl fmt::Display for Deadline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             None => write!(f, "no deadline"),
-            Some(at) => {
-                let (seconds, nanoseconds) = (at / 1_000_000_000, at % 1_000_000_000);
-                write!(f, "deadline {seconds}.{nanoseconds:09} s")
-            }
+            Some(at) => write!(f, "deadline {} s", Instant(at)),
         }
     }
 }
@@ -161,11 +158,6 @@ impl fmt::Display for Tuple<'_> {
             local,
             peer,
         } = (*self.0).into();
-        let protocol = match protocol {
-            wit::Protocol::Tcp => "tcp",
-            wit::Protocol::Udp => "udp",
-            wit::Protocol::IcmpEcho => "icmp-echo",
-        };
         write!(f, "{protocol} peer {peer} local {local}")
     }
 }

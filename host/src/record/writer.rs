@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::format::{self, Frame, Header, MAGIC, VERSION};
-use crate::tap::Tap;
+use crate::witness::Witness;
 
 /// Callbacks are written when so many bytes have come together, and in any case
 /// when their call ends.
@@ -55,7 +55,7 @@ impl Recorder {
     }
 }
 
-impl Tap for Recorder {
+impl Witness for Recorder {
     fn crossed(&mut self, frame: &Frame<'_>, _bytes: &[u8]) -> wasmtime::Result<()> {
         self.add(frame);
         Ok(())

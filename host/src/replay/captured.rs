@@ -14,9 +14,13 @@ const MOST_WAITING: usize = 1 << 20;
 /// stream is given up: one with a hole would be another stream.
 const MOST_OUTGOING: usize = 16 << 20;
 
-/// Most bytes of a gap that are made up: an acknowledgement of more is not
+/// Most bytes of a flow's gaps that are made up: an acknowledgement of more is not
 /// believed.
 const MOST_FILLED: u64 = 16 << 20;
+
+/// Most bytes that are made up for all flows: three small packets of each are
+/// enough to ask for them.
+const MOST_FILLED_IN_ALL: u64 = 256 << 20;
 
 /// How long after its acknowledgement captured data may still turn up: a capture
 /// of two interfaces is not in exact order.
@@ -91,12 +95,13 @@ impl Captured {
     }
 
     /// Sends zeros for what was acknowledged and did not turn up for a while, or
-    /// at the end of the capture (no `now`).
+    /// at the end of the capture (no `now`). `in_all` counts them for all flows.
     pub(crate) fn fill(
         &mut self,
         now: Option<Instant>,
         outgoing: &mut VecDeque<u8>,
         gaps: &mut Gaps,
+        in_all: &mut u64,
     ) {
         let Some(since) = self.missing_since else {
             return;
@@ -113,10 +118,11 @@ impl Captured {
                 self.end = Some(self.next);
                 return;
             }
-            if self.filled + gap > MOST_FILLED {
+            if self.filled + gap > MOST_FILLED || *in_all + gap > MOST_FILLED_IN_ALL {
                 return;
             }
             self.filled += gap;
+            *in_all += gap;
             gaps.zeros += gap;
             self.next += gap;
             outgoing.extend((0..gap).map(|_| 0));
@@ -175,5 +181,47 @@ impl Captured {
         if self.acked <= self.next {
             self.missing_since = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::{Captured, Gaps, MOST_FILLED, MOST_FILLED_IN_ALL};
+    use crate::replay::packet::{ACK, Segment};
+    use crate::types::Instant;
+
+    /// A byte of the server, and an acknowledgement of the most that is believed.
+    fn with_gap() -> Captured {
+        let mut captured = Captured::default();
+        let segment = Segment {
+            header: 0..20,
+            seq: 1,
+            ack: 1,
+            flags: ACK,
+            window: 0,
+            length: 1,
+        };
+        let (mut outgoing, mut gaps) = (VecDeque::new(), Gaps::default());
+        captured.segment(0, &segment, b"a", &mut outgoing, &mut gaps);
+        assert_eq!(outgoing, b"a");
+        let most = u32::try_from(MOST_FILLED).expect("a sequence number");
+        captured.acknowledged(Instant(0), 0, 2 + most);
+        captured
+    }
+
+    #[test]
+    fn what_is_made_up_has_a_bound_for_all_flows() {
+        let (mut in_all, mut gaps) = (0, Gaps::default());
+        let most_flows = MOST_FILLED_IN_ALL / MOST_FILLED;
+        for _ in 0..most_flows + 2 {
+            let mut outgoing = VecDeque::new();
+            with_gap().fill(None, &mut outgoing, &mut gaps, &mut in_all);
+        }
+        assert_eq!(
+            (gaps.zeros, in_all),
+            (MOST_FILLED_IN_ALL, MOST_FILLED_IN_ALL)
+        );
     }
 }

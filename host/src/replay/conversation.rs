@@ -14,11 +14,12 @@ const MOST_HELD: usize = 4 << 20;
 /// Most bytes that are kept for all flows.
 pub(crate) const MOST_HELD_IN_ALL: usize = 256 << 20;
 
-/// How long a flow that has ended is remembered, for what comes late; and how long
-/// when there are very many.
+/// How long a flow that has ended is remembered, for what comes late; how long when
+/// there are very many; and too many to remember any, however little time goes by.
 const MEMORY: Duration = Duration::from_secs(120);
 const SHORT_MEMORY: Duration = Duration::from_secs(1);
 const VERY_MANY: usize = 65_536;
+const TOO_MANY: usize = 4 * VERY_MANY;
 
 #[derive(Debug)]
 pub(crate) struct Conversation {
@@ -279,11 +280,16 @@ impl Table {
         Some(id)
     }
 
+    /// Whether any has a flow.
+    pub(crate) fn lives(&self) -> bool {
+        !self.by_flow.is_empty()
+    }
+
     pub(crate) fn ids(&self) -> Vec<u64> {
         self.conversations.keys().copied().collect()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Conversation> {
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &Conversation> {
         self.conversations.values()
     }
 
@@ -291,9 +297,10 @@ impl Table {
     /// ones that lack data.
     pub(crate) fn forget(&mut self, now: Instant) -> u64 {
         let mut incomplete = 0;
-        let memory = match self.conversations.len() > VERY_MANY {
-            true => SHORT_MEMORY,
-            false => MEMORY,
+        let memory = match self.conversations.len() {
+            many if many > TOO_MANY => Duration::ZERO,
+            many if many > VERY_MANY => SHORT_MEMORY,
+            _ => MEMORY,
         };
         let by_tuple = &mut self.by_tuple;
         self.conversations.retain(|id, conversation| {
@@ -307,5 +314,37 @@ impl Table {
             keep
         });
         incomplete
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Conversation, TOO_MANY, Table};
+    use crate::replay::speaker::Application;
+    use crate::types::{FiveTuple, FlowId, Instant, Protocol};
+
+    fn conversation(port: u16) -> Conversation {
+        let tuple = FiveTuple {
+            protocol: Protocol::Tcp,
+            local: ([192, 0, 2, 1], 80).into(),
+            peer: ([198, 51, 100, 2], port).into(),
+        };
+        Conversation::new(tuple, &Application::Discard, Instant(5))
+    }
+
+    #[test]
+    fn too_many_at_one_instant_are_forgotten_but_for_those_with_a_flow() {
+        let mut table = Table::default();
+        let first = table.add(conversation(1));
+        table.join(first, FlowId(7));
+        while table.iter().len() < TOO_MANY {
+            table.add(conversation(2));
+        }
+        table.forget(Instant(5));
+        assert_eq!(table.iter().len(), TOO_MANY);
+        table.add(conversation(2));
+        table.forget(Instant(5));
+        assert_eq!(table.ids(), [first]);
+        assert!(table.lives());
     }
 }

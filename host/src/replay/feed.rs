@@ -4,8 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::conversation::{Conversation, From, MOST_HELD_IN_ALL};
 use super::mapper::{self, Offers};
-use super::packet::{ACK, Headers, ICMP, ICMPV6, RST, SYN, Segment, TCP, checksum, u16_at};
-use super::report::name;
+use super::packet::{ACK, Headers, ICMP, ICMPV6, RST, SYN, Segment, TCP, checksum};
 use super::speaker::Speaker;
 use super::{Checksums, Packet, Replay, ReplayError, Sink};
 use crate::types::{Checksum, FiveTuple, FlowOptions, Instant, Protocol, Verdict};
@@ -50,7 +49,10 @@ impl<S: Sink> Replay<S> {
                 None => self.stranger(from, to),
             };
         };
-        let found = known.filter(|&(id, side)| !self.is_new(id, side, &segment));
+        let is_damaged = self.is_damaged(headers, &packet);
+        let found = known.filter(|&(id, side)| {
+            side == From::Peer && is_damaged || !self.is_new(id, side, &segment)
+        });
         let (id, side) = match found {
             Some(found) => found,
             None => match self.begin(now, &segment, from, to)? {
@@ -145,13 +147,17 @@ impl<S: Sink> Replay<S> {
             self.floor().report.not_fed.cut += 1;
             return Ok(());
         }
+        if self.is_damaged(headers, &packet) {
+            // The engine drops it: nothing that it says was said by the peer.
+            return self.give(now, &packet.bytes, false);
+        }
+        let offloaded = self.offloaded(headers, &packet.bytes);
         let agreed = match headers.sockets(&packet.bytes) {
             Some((from, to)) if segment.flags & (SYN | ACK) == SYN => {
                 self.agreed(from, to, segment)
             }
             Some(_) | None => None,
         };
-        let offloaded = self.offloaded(headers, &packet.bytes);
         let floor = self.engine.callbacks_mut();
         let Some(conversation) = floor.table.of(id) else {
             return Ok(());
@@ -187,7 +193,7 @@ impl<S: Sink> Replay<S> {
             captured.acknowledged(now, isn, segment.ack);
         }
         self.give(now, &bytes, offloaded)?;
-        self.hold(id, headers, segment, &bytes, offloaded);
+        self.hold(id, segment, &bytes);
         self.fill_gap(id, Some(now));
         self.floor().dirty.push_back(id);
         Ok(())
@@ -195,14 +201,7 @@ impl<S: Sink> Replay<S> {
 
     /// Keeps a segment whose data did not come out: the captured server may have
     /// had room for it, so that its peer never sent it again.
-    fn hold(
-        &mut self,
-        id: u64,
-        headers: &Headers,
-        segment: &Segment,
-        bytes: &[u8],
-        offloaded: bool,
-    ) {
+    fn hold(&mut self, id: u64, segment: &Segment, bytes: &[u8]) {
         let floor = self.engine.callbacks_mut();
         let Some(conversation) = floor.table.of(id) else {
             return;
@@ -218,8 +217,7 @@ impl<S: Sink> Replay<S> {
         if segment.has(SYN) && segment.length == 0 {
             return;
         }
-        let has_room = floor.held + bytes.len() <= MOST_HELD_IN_ALL;
-        if has_room && (offloaded || is_intact(headers, bytes)) {
+        if floor.held + bytes.len() <= MOST_HELD_IN_ALL {
             floor.held = floor.held.saturating_sub(conversation.held.bytes());
             conversation.held.keep(place, bytes);
             floor.held += conversation.held.bytes();
@@ -323,10 +321,20 @@ impl<S: Sink> Replay<S> {
         conversation.speaker.datagrams.push_back(data);
         let unknown = conversation.flow.is_none();
         floor.dirty.push_back(id);
-        match unknown {
-            true => self.open(now, id),
-            false => Ok(()),
+        if !unknown {
+            return Ok(());
         }
+        self.open(now, id)?;
+        let floor = self.engine.callbacks_mut();
+        if let Some(conversation) = floor.table.of(id)
+            && conversation.flow.is_none()
+        {
+            // Refused. They would wait for ever, and there may be any number.
+            let datagrams = &mut conversation.speaker.datagrams;
+            floor.report.unsent += datagrams.len() as u64;
+            datagrams.clear();
+        }
+        Ok(())
     }
 
     /// An ICMP error belongs to the flow that it quotes, whoever sent it.
@@ -450,9 +458,7 @@ impl<S: Sink> Replay<S> {
         // The SYN is a callback of this call, and speaks of the capture's options.
         let what = format!(
             "flow-open {} {} > {}",
-            name(tuple.protocol),
-            tuple.local,
-            tuple.peer
+            tuple.protocol, tuple.local, tuple.peer
         );
         let options = FlowOptions::default();
         let opened = self.call(now, what, |engine| engine.flow_open(now, &tuple, options))?;
@@ -495,6 +501,12 @@ impl<S: Sink> Replay<S> {
         }
         let offloaded = self.offloaded(headers, &packet.bytes);
         self.give(now, &packet.bytes, offloaded)
+    }
+
+    /// A segment, all of it captured, whose checksum is wrong.
+    fn is_damaged(&self, headers: &Headers, packet: &Packet) -> bool {
+        let offloaded = self.offloaded(headers, &packet.bytes);
+        !packet.cut && !offloaded && !is_intact(headers, &packet.bytes)
     }
 
     pub(super) fn offloaded(&self, headers: &Headers, packet: &[u8]) -> bool {
@@ -589,5 +601,5 @@ fn is_intact(headers: &Headers, packet: &[u8]) -> bool {
         return false;
     };
     // The sum over all, the checksum included, is 0 inverted (RFC 1071 1).
-    tcp.len() >= 20 && u16_at(tcp, 16) != 0 && checksum(headers, tcp) == 0
+    checksum(headers, tcp) == 0
 }

@@ -8,7 +8,7 @@ use std::io;
 use super::conversation::{From, Table};
 use super::describe::{describe, digest};
 use super::packet::{FIN, Headers};
-use super::report::{Report, name};
+use super::report::Report;
 use crate::callbacks::{Callbacks, Packets};
 use crate::types::{Event, FiveTuple, FlowId, Instant, Verdict};
 
@@ -71,6 +71,8 @@ pub(super) struct Floor<S> {
     pub(super) timers: BTreeSet<(Instant, u64)>,
     /// Bytes of all segments that are kept to be fed again.
     pub(super) held: usize,
+    /// Bytes of all flows that were made up.
+    pub(super) filled: u64,
     /// The instant of the call under way, and what it is since 1970.
     pub(super) now: Instant,
     pub(super) at: u64,
@@ -87,6 +89,7 @@ impl<S: Sink> Floor<S> {
             dirty: VecDeque::new(),
             timers: BTreeSet::new(),
             held: 0,
+            filled: 0,
             now: Instant(0),
             at: 0,
             failed: None,
@@ -96,8 +99,7 @@ impl<S: Sink> Floor<S> {
     /// A call, with its instant; further lines are what it was given.
     pub(super) fn call(&mut self, what: impl fmt::Display) {
         if self.sink.wants_lines() {
-            let (seconds, rest) = (self.now.0 / 1_000_000_000, self.now.0 % 1_000_000_000);
-            for line in format!("{seconds}.{rest:09} {what}").lines() {
+            for line in format!("{} {what}", self.now).lines() {
                 let written = self.sink.line(line);
                 self.check(written);
             }
@@ -186,7 +188,7 @@ impl<S: Sink> Callbacks for Floor<S> {
             }
             self.dirty.push_back(id);
         }
-        let (protocol, local, peer) = (name(tuple.protocol), tuple.local, tuple.peer);
+        let (protocol, local, peer) = (tuple.protocol, tuple.local, tuple.peer);
         self.note(format_args!(
             "flow-new {flow} {protocol} {local} < {peer} -> {verdict:?}"
         ));

@@ -92,11 +92,11 @@ pub enum ReplayError {
     /// The engine refused what no engine should.
     #[error("the engine refused")]
     Engine(#[from] Error),
-    /// The sink failed.
-    #[error("cannot write")]
+    /// The sink failed, and says how.
+    #[error(transparent)]
     Sink(#[from] io::Error),
     /// The engine wants to be polled at one instant again and again.
-    #[error("the engine asks for l4-poll at {}.{:09} s without end", .0.0 / 1_000_000_000, .0.0 % 1_000_000_000)]
+    #[error("the engine asks for l4-poll at {0} s without end")]
     Stuck(Instant),
 }
 
@@ -195,7 +195,7 @@ impl<S: Sink> Replay<S> {
         }
         self.fill_gaps()?;
         let end = self.now + linger;
-        while self.lives() && self.step(end)? {}
+        while self.floor().table.lives() && self.step(end)? {}
         self.close_report()?;
         let floor = self.engine.into_callbacks();
         Ok((floor.report, floor.sink))
@@ -259,11 +259,6 @@ impl<S: Sink> Replay<S> {
         self.settle(now)
     }
 
-    fn lives(&mut self) -> bool {
-        let table = &self.floor().table;
-        table.iter().any(|conversation| conversation.flow.is_some())
-    }
-
     /// Forgets what is long over, from time to time.
     fn sweep(&mut self, now: Instant) {
         self.packets_since_sweep += 1;
@@ -288,7 +283,7 @@ impl<S: Sink> Replay<S> {
         for conversation in floor.table.iter() {
             floor.report.incomplete += u64::from(conversation.lacks_data());
             if conversation.flow.is_some() {
-                let name = report::name(conversation.tuple.protocol);
+                let name = conversation.tuple.protocol.name();
                 *floor.report.open.entry(name).or_default() += 1;
             }
         }
@@ -369,7 +364,7 @@ trait Returned {
 
 fn deadline_text(deadline: Option<Instant>) -> String {
     match deadline {
-        Some(Instant(at)) => format!("{}.{:09}", at / 1_000_000_000, at % 1_000_000_000),
+        Some(at) => at.to_string(),
         None => "none".into(),
     }
 }

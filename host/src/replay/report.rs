@@ -119,45 +119,7 @@ impl Report {
     }
 
     pub(crate) fn ending(&mut self, protocol: Protocol, reason: CloseReason) {
-        let key = (name(protocol), ending(reason));
+        let key = (protocol.name(), reason.to_string());
         *self.ended.entry(key).or_default() += 1;
     }
-}
-
-/// A protocol as it is printed.
-pub(crate) fn name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::IcmpEcho => "icmp-echo",
-    }
-}
-
-/// An ending as the contract writes it: `reset-by-peer`, `timed-out (user)`.
-fn ending(reason: CloseReason) -> String {
-    match reason {
-        CloseReason::Finished => "finished".into(),
-        CloseReason::ResetByPeer => "reset-by-peer".into(),
-        CloseReason::Refused => "refused".into(),
-        CloseReason::Unreachable(what) => format!("unreachable ({})", words(&what)),
-        CloseReason::TimedOut(timer) => format!("timed-out ({})", words(&timer)),
-        CloseReason::Aborted => "aborted".into(),
-        CloseReason::Evicted => "evicted".into(),
-        CloseReason::OutOfMemory => "out-of-memory".into(),
-        CloseReason::EngineLost => "engine-lost".into(),
-    }
-}
-
-/// The last word of a variant of the contract, which its `Debug` form ends with.
-fn words(variant: &impl std::fmt::Debug) -> String {
-    let name = format!("{variant:?}");
-    let name = name.rsplit("::").next().unwrap_or_default();
-    let mut words = String::new();
-    for letter in name.chars() {
-        if letter.is_uppercase() && !words.is_empty() {
-            words.push('-');
-        }
-        words.extend(letter.to_lowercase());
-    }
-    words
 }

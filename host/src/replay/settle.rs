@@ -51,7 +51,7 @@ impl<S: Sink> Replay<S> {
         let floor = self.engine.callbacks_mut();
         let conversation = floor.table.of(id);
         if let Some((captured, outgoing)) = conversation.and_then(|one| one.speaker.captured()) {
-            captured.fill(now, outgoing, &mut floor.report.gaps);
+            captured.fill(now, outgoing, &mut floor.report.gaps, &mut floor.filled);
         }
     }
 

@@ -57,6 +57,39 @@ fn an_identical_replay_is_status_0_and_says_so() {
     assert_eq!(report["difference"], Value::Null);
 }
 
+/// A record has its application, its time and its expectation in it.
+#[test]
+fn an_option_of_captures_is_refused_and_not_passed_over() {
+    let saved = Saved::new("options", &small());
+    for options in [
+        ["--expect", "no-such-file.txt"],
+        ["--write", "none.pcapng"],
+        ["--streams", "none"],
+        ["--peer", "10.0.0.1"],
+        ["--app", "echo"],
+        ["--checksums", "ignore"],
+        ["--mtu", "9000"],
+        ["--seed", "7"],
+        ["--linger", "5"],
+    ] {
+        let output = saved.replay(&options);
+        assert_eq!(output.status.code(), Some(1), "{options:?}: {output:?}");
+        let error = text(output.stderr);
+        assert!(error.contains(options[0]), "{error}");
+    }
+}
+
+#[test]
+fn a_transcript_does_not_take_the_place_of_its_record() {
+    let record = small();
+    let saved = Saved::new("overwrite", &record);
+    let path = saved.0.to_str().unwrap();
+    let output = saved.replay(&["--transcript", path]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(text(output.stderr).contains("would overwrite"));
+    assert!(std::fs::read(&saved.0).unwrap() == record);
+}
+
 #[test]
 fn a_transcript_has_every_packet_in_a_line() {
     let output = Saved::new("transcript", &small()).replay(&["--transcript", "-"]);

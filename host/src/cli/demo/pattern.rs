@@ -1,8 +1,8 @@
 //! Data that no two places of a transfer share, made and checked in blocks.
 
-use std::fmt::Write as _;
-
 use sha2::{Digest, Sha256};
+
+use crate::cli::units;
 
 /// A multiple of 8, and larger than what most calls move.
 pub(super) const BLOCK: usize = 64 * 1024;
@@ -97,13 +97,7 @@ impl Checker {
 }
 
 pub(super) fn hex(hash: Sha256) -> String {
-    hash.finalize()
-        .iter()
-        .fold(String::new(), |mut text, byte| {
-            // Writing to a String does not fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    units::hex(&hash.finalize())
 }
 
 #[cfg(test)]

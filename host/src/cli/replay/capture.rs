@@ -40,7 +40,8 @@ pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<bool> {
     progress.clear();
 
     let as_expected = outputs.finish()?;
-    let summary = Summary::new(&report, reader.counters());
+    let ok = as_expected && fault.is_none() && report.traps == 0;
+    let summary = Summary::new(&report, reader.counters(), ok, fault.as_deref());
     match args.json {
         true => print(serde_json::to_string(&summary)?),
         false => print(&summary),
@@ -51,7 +52,7 @@ pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<bool> {
     if report.traps > 0 {
         eprintln!("l3l4: the engine trapped {} times", report.traps);
     }
-    Ok(as_expected && fault.is_none() && report.traps == 0)
+    Ok(ok)
 }
 
 /// Returns what ended the capture early.

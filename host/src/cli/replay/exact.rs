@@ -1,8 +1,9 @@
 //! A record, repeated exactly.
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Write};
-use std::path::Path;
+use std::io::{BufReader, Read, Write};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, anyhow};
@@ -13,17 +14,18 @@ use l3l4_host::replay::describe;
 use l3l4_host::{Component, Instant};
 use serde::Serialize;
 
-use super::super::args::ReplayArgs;
-use super::super::print;
-use super::super::progress::Progress;
-use super::super::units::{bytes, grouped};
+use super::outputs::{named, transcript};
+use crate::cli::args::ReplayArgs;
+use crate::cli::print;
+use crate::cli::progress::Progress;
+use crate::cli::units::{bytes, grouped, hex};
 
 pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<bool> {
     let file = args.file.display();
     if args.file == Path::new("-") {
         return repeat(args, BufReader::new(std::io::stdin()), 0);
     }
-    let open = File::open(&args.file).with_context(|| format!("cannot read {file}"))?;
+    let open = File::open(&args.file).with_context(|| format!("cannot open {file}"))?;
     let size = open.metadata().map_or(0, |metadata| metadata.len());
     repeat(args, BufReader::new(open), size)
 }
@@ -139,7 +141,9 @@ fn print_difference(difference: &Difference) {
     print(format_args!(
         "NOT IDENTICAL: call {}{}, {}",
         grouped(difference.call),
-        difference.now.map_or_else(String::new, at),
+        difference
+            .now
+            .map_or_else(String::new, |now| format!(" at {now} s")),
         difference.during
     ));
     print(format_args!("  recorded: {}", difference.recorded));
@@ -147,16 +151,6 @@ fn print_difference(difference: &Difference) {
     if let Some(packet) = &difference.packet {
         print(format_args!("            {}", describe(packet)));
     }
-}
-
-fn at(now: Instant) -> String {
-    format!(" at {}", seconds(now.0))
-}
-
-/// Seconds of the record's clock, to the nanosecond.
-fn seconds(nanoseconds: u64) -> String {
-    let (seconds, rest) = (nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000);
-    format!("{seconds}.{rest:09} s")
 }
 
 fn ending(report: &Report) -> String {
@@ -171,7 +165,7 @@ fn ending(report: &Report) -> String {
 }
 
 /// `: l3_rx 12, l4_tx 3`.
-fn list(counts: &std::collections::BTreeMap<&'static str, u64>) -> String {
+fn list(counts: &BTreeMap<&'static str, u64>) -> String {
     let each = counts
         .iter()
         .map(|(name, count)| format!("{name} {}", grouped(*count)));
@@ -179,10 +173,6 @@ fn list(counts: &std::collections::BTreeMap<&'static str, u64>) -> String {
         each if each.is_empty() => String::new(),
         each => format!(": {}", each.join(", ")),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The result for a program.
@@ -195,8 +185,8 @@ struct Json<'a> {
     /// The record was closed; else its program was killed.
     whole: bool,
     seconds: f64,
-    calls: &'a std::collections::BTreeMap<&'static str, u64>,
-    callbacks: &'a std::collections::BTreeMap<&'static str, u64>,
+    calls: &'a BTreeMap<&'static str, u64>,
+    callbacks: &'a BTreeMap<&'static str, u64>,
     instances: u64,
     traps: u64,
     packets_in: u64,
@@ -263,7 +253,7 @@ impl<'a> Json<'a> {
 /// Every call and callback as text.
 struct Transcript {
     shared: Arc<Mutex<Written>>,
-    name: String,
+    path: PathBuf,
 }
 
 struct Written {
@@ -273,18 +263,11 @@ struct Written {
 
 impl Transcript {
     fn create(path: &Path) -> anyhow::Result<Self> {
-        let name = path.display().to_string();
-        let to: Box<dyn Write + Send> = match path == Path::new("-") {
-            true => Box::new(std::io::stdout()),
-            false => {
-                let file = File::create(path).with_context(|| format!("cannot write {name}"))?;
-                Box::new(BufWriter::new(file))
-            }
-        };
+        let to = transcript(path)?;
         let written = Written { to, failure: None };
         Ok(Self {
             shared: Arc::new(Mutex::new(written)),
-            name,
+            path: path.to_owned(),
         })
     }
 
@@ -302,7 +285,7 @@ impl Transcript {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let flushed = shared.to.flush();
         let written = shared.failure.take().map_or(flushed, Err);
-        written.with_context(|| format!("cannot write {}", self.name))
+        written.map_err(|error| named("write", &self.path, &error).into())
     }
 }
 
@@ -310,7 +293,7 @@ fn write_frame(to: &mut impl Write, frame: &Frame<'_>, sent: &[u8]) -> std::io::
     match frame {
         Frame::Call(call) => {
             match call.now() {
-                Some(now) => writeln!(to, "{} {call}", seconds(now))?,
+                Some(now) => writeln!(to, "{} s {call}", Instant(now))?,
                 None => writeln!(to, "{call}")?,
             }
             if let Call::L3Rx {

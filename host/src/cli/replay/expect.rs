@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use super::outputs::named;
+
 /// Lines shown before the first difference, and of either side after it.
 const BEFORE: usize = 4;
 const AFTER: usize = 8;
@@ -50,7 +52,8 @@ impl Expected {
             return Ok(());
         }
         self.line += 1;
-        let expected = self.golden.next().transpose()?;
+        let expected = self.golden.next().transpose();
+        let expected = expected.map_err(|error| named("read", &self.path, &error))?;
         if expected.as_deref() == Some(found) {
             if self.same.len() == BEFORE {
                 self.same.pop_front();
@@ -68,11 +71,11 @@ impl Expected {
 
     /// The transcript is complete. Prints the difference, if there is one.
     pub(super) fn finish(mut self) -> anyhow::Result<bool> {
-        let name = self.path.display().to_string();
-        let cannot_read = || format!("cannot read {name}");
+        let name = self.path.display();
+        let cannot_read = |error| named("read", &self.path, &error);
         let mut difference = match self.difference.take() {
             Some(difference) => difference,
-            None => match self.golden.next().transpose().with_context(cannot_read)? {
+            None => match self.golden.next().transpose().map_err(cannot_read)? {
                 Some(line) => Difference {
                     line: self.line + 1,
                     expected: vec![line],
@@ -82,7 +85,7 @@ impl Expected {
             },
         };
         for line in self.golden.by_ref().take(AFTER - 1) {
-            difference.expected.push(line.with_context(cannot_read)?);
+            difference.expected.push(line.map_err(cannot_read)?);
         }
         eprintln!("--- {name}");
         eprintln!("+++ this run");

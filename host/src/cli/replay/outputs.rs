@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use l3l4_host::capture::{Direction, Writer};
@@ -14,22 +14,26 @@ use super::streams::Streams;
 use crate::cli::args::ReplayArgs;
 
 pub(super) struct Outputs {
-    transcript: Option<Box<dyn Write>>,
+    transcript: Option<(PathBuf, Box<dyn Write>)>,
     expected: Option<Expected>,
-    packets: Option<Writer<BufWriter<File>>>,
+    packets: Option<(PathBuf, Writer<BufWriter<File>>)>,
     streams: Option<Streams>,
 }
 
 impl Outputs {
     pub(super) fn new(args: &ReplayArgs) -> anyhow::Result<Self> {
-        let transcript = args.transcript.as_deref().map(transcript).transpose()?;
+        let transcript = match &args.transcript {
+            Some(path) => Some((path.clone(), transcript(path)? as Box<dyn Write>)),
+            None => None,
+        };
         let expected = args.expect.as_deref().map(Expected::open).transpose()?;
         let streams = args.streams.as_deref().map(Streams::new).transpose()?;
         let packets = match &args.write {
             Some(path) => {
                 let file = create(path)?;
                 let writer = Writer::new(BufWriter::new(file), "l3l4-replay");
-                Some(writer.with_context(|| format!("cannot write {}", path.display()))?)
+                let writer = writer.map_err(|error| named("write", path, &error))?;
+                Some((path.clone(), writer))
             }
             None => None,
         };
@@ -43,11 +47,13 @@ impl Outputs {
 
     /// All is written. Whether the transcript is as expected.
     pub(super) fn finish(self) -> anyhow::Result<bool> {
-        if let Some(mut transcript) = self.transcript {
-            transcript.flush().context("cannot write the transcript")?;
+        if let Some((path, mut transcript)) = self.transcript {
+            let flushed = transcript.flush();
+            flushed.map_err(|error| named("write", &path, &error))?;
         }
-        if let Some(mut packets) = self.packets {
-            packets.flush().context("cannot write the packets")?;
+        if let Some((path, mut packets)) = self.packets {
+            let flushed = packets.flush();
+            flushed.map_err(|error| named("write", &path, &error))?;
         }
         match self.expected {
             Some(expected) => expected.finish(),
@@ -62,8 +68,9 @@ impl Sink for Outputs {
     }
 
     fn line(&mut self, line: &str) -> io::Result<()> {
-        if let Some(transcript) = &mut self.transcript {
-            writeln!(transcript, "{line}")?;
+        if let Some((path, transcript)) = &mut self.transcript {
+            let written = writeln!(transcript, "{line}");
+            written.map_err(|error| named("write", path, &error))?;
         }
         match &mut self.expected {
             Some(expected) => expected.line(line),
@@ -77,7 +84,10 @@ impl Sink for Outputs {
             false => Direction::Inbound,
         };
         match &mut self.packets {
-            Some(writer) => writer.packet(at, direction, packet),
+            Some((path, writer)) => {
+                let written = writer.packet(at, direction, packet);
+                written.map_err(|error| named("write", path, &error))
+            }
             None => Ok(()),
         }
     }
@@ -97,13 +107,20 @@ impl Sink for Outputs {
     }
 }
 
-fn transcript(path: &Path) -> anyhow::Result<Box<dyn Write>> {
+/// A transcript's file, or standard output.
+pub(super) fn transcript(path: &Path) -> anyhow::Result<Box<dyn Write + Send>> {
     Ok(match path == Path::new("-") {
-        true => Box::new(io::stdout().lock()),
+        true => Box::new(BufWriter::new(io::stdout())),
         false => Box::new(BufWriter::new(create(path)?)),
     })
 }
 
 fn create(path: &Path) -> anyhow::Result<File> {
     File::create(path).with_context(|| format!("cannot make {}", path.display()))
+}
+
+/// The error with the file that it is about, and what cannot be done with it.
+pub(super) fn named(what: &str, path: &Path, error: &io::Error) -> io::Error {
+    let text = format!("cannot {what} {}: {error}", path.display());
+    io::Error::new(error.kind(), text)
 }

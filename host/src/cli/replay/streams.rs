@@ -6,7 +6,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use l3l4_host::{FiveTuple, FlowId, Protocol};
+use l3l4_host::{FiveTuple, FlowId};
+
+use super::outputs::named;
 
 /// Most files that are open at once.
 const MOST_OPEN: usize = 64;
@@ -41,19 +43,11 @@ impl Streams {
         tuple: &FiveTuple,
         data: &[u8],
     ) -> io::Result<()> {
-        if let Some(file) = self.open.get_mut(&flow) {
-            return file.write_all(data);
-        }
-        let mut file = self.file(flow, tuple)?;
-        file.write_all(data)?;
-        if self.open.len() >= MOST_OPEN
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.open.remove(&oldest);
-        }
-        self.open.insert(flow, file);
-        self.order.push_back(flow);
-        Ok(())
+        let written = match self.open.get_mut(&flow) {
+            Some(file) => file.write_all(data),
+            None => self.reopen(flow, tuple)?.write_all(data),
+        };
+        written.map_err(|error| named("write", &self.directory, &error))
     }
 
     pub(super) fn ended(&mut self, flow: FlowId) {
@@ -63,10 +57,23 @@ impl Streams {
         }
     }
 
+    /// Opens the flow's file, in the place of the one that is open for longest.
+    fn reopen(&mut self, flow: FlowId, tuple: &FiveTuple) -> io::Result<&mut File> {
+        let file = self.file(flow, tuple)?;
+        if self.open.len() >= MOST_OPEN
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.open.remove(&oldest);
+        }
+        self.order.push_back(flow);
+        Ok(self.open.entry(flow).or_insert(file))
+    }
+
     /// The flow's file: a new one, or to be continued.
     fn file(&mut self, flow: FlowId, tuple: &FiveTuple) -> io::Result<File> {
         if let Some(path) = self.paths.get(&flow) {
-            return OpenOptions::new().append(true).open(path);
+            let file = OpenOptions::new().append(true).open(path);
+            return file.map_err(|error| named("write", path, &error));
         }
         let name = name(tuple);
         let used = self.used.entry(name.clone()).or_default();
@@ -75,7 +82,7 @@ impl Streams {
             1 => self.directory.join(format!("{name}.peer")),
             again => self.directory.join(format!("{name}.{again}.peer")),
         };
-        let file = File::create(&path)?;
+        let file = File::create(&path).map_err(|error| named("make", &path, &error))?;
         self.paths.insert(flow, path);
         Ok(file)
     }
@@ -84,12 +91,7 @@ impl Streams {
 /// `tcp-198.51.100.2.40000-192.0.2.1.80`: the peer, and whom it spoke to. The
 /// colons of IPv6 are no good in a file's name everywhere.
 fn name(tuple: &FiveTuple) -> String {
-    let protocol = match tuple.protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::IcmpEcho => "icmp-echo",
-    };
-    let (peer, local) = (tuple.peer, tuple.local);
+    let (protocol, peer, local) = (tuple.protocol, tuple.peer, tuple.local);
     let name = format!(
         "{protocol}-{}.{}-{}.{}",
         peer.ip(),

@@ -11,6 +11,9 @@ use crate::cli::units::{bytes, grouped};
 
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
+    ok: bool,
+    /// What ended the capture early.
+    fault: Option<String>,
     capture: Capture,
     fed: Fed,
     not_fed: NotFed,
@@ -90,7 +93,7 @@ struct Application {
 }
 
 impl Summary {
-    pub(super) fn new(report: &Report, capture: Counters) -> Self {
+    pub(super) fn new(report: &Report, capture: Counters, ok: bool, fault: Option<&str>) -> Self {
         let ended = report
             .ended
             .iter()
@@ -105,6 +108,8 @@ impl Summary {
             flows: *flows,
         });
         Self {
+            ok,
+            fault: fault.map(str::to_owned),
             capture: Capture {
                 packets: report.packets,
                 bytes: report.bytes,

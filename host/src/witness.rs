@@ -5,7 +5,7 @@ use std::{fmt, io};
 use crate::record::Frame;
 
 /// Is told of all that crosses the border, in order.
-pub(crate) trait Tap: Send {
+pub(crate) trait Witness: Send {
     /// One more frame. The bytes are those that stand as digests in it.
     ///
     /// # Errors
