@@ -1,5 +1,6 @@
 //! The fuzz targets over the committed corpus, which holds every finding, and over
 //! a bounded number of seeded inputs: random bytes, and changed pieces of the corpus.
+//! `L3L4_FUZZ_INPUTS=50000` is for a long run on a stable compiler.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use l3l4_tests::fuzz::{TARGETS, Target};
 use l3l4_tests::random::Random;
 use l3l4_tests::trace;
 
-/// Seeded inputs of each target.
+/// Seeded inputs of a target, unless `L3L4_FUZZ_INPUTS` says otherwise.
 const INPUTS: usize = 2000;
 
 #[test]
@@ -59,6 +60,10 @@ fn run(name: &str, inputs: usize) {
     for (_, input) in &corpus {
         try_out(target, input);
     }
+    let inputs = match std::env::var("L3L4_FUZZ_INPUTS") {
+        Ok(number) => number.parse().expect("L3L4_FUZZ_INPUTS is a number"),
+        Err(_) => inputs,
+    };
     let mut random = Random::new(0xf022);
     for _ in 0..inputs {
         try_out(target, &input(target, &corpus, &mut random));
