@@ -11,7 +11,7 @@ use tracing::level_filters::LevelFilter;
 /// Packet in, data out; data in, packet out: a TCP/IP engine as a WebAssembly
 /// component, and a host to run it.
 #[derive(Debug, Parser)]
-#[command(version, after_help = EXAMPLES, verbatim_doc_comment)]
+#[command(name = "l3l4", version, after_help = EXAMPLES, verbatim_doc_comment)]
 pub(crate) struct Args {
     /// Log more or less: off, error, warn, info, debug, trace (or set L3L4_LOG).
     #[arg(long, global = true, value_name = "LEVEL")]
