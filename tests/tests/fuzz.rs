@@ -61,7 +61,9 @@ fn run(name: &str, inputs: usize) {
         try_out(target, input);
     }
     let inputs = match std::env::var("L3L4_FUZZ_INPUTS") {
-        Ok(number) => number.parse().expect("L3L4_FUZZ_INPUTS is a number"),
+        Ok(number) => number
+            .parse()
+            .unwrap_or_else(|error| panic!("L3L4_FUZZ_INPUTS={number}: {error}")),
         Err(_) => inputs,
     };
     let mut random = Random::new(0xf022);
