@@ -43,28 +43,15 @@ impl<'a> Story<'a> {
     /// The configuration that it begins with: buffers of all sizes, few flows.
     #[must_use]
     pub fn config(&self) -> Config {
-        let mut choices = Choices::new(self.data);
-        Config {
-            tcp_receive_buffer: choices.one_of(&[65_535, 4096, 2048, 16_384, 65_000]),
-            tcp_send_buffer: choices.one_of(&[65_535, 4096, 1 << 20, 2048]),
-            mtu: choices.one_of(&[1500, 1280, 65_535, 9000]),
-            max_flows: choices.one_of(&[64, 2, 8]),
-            max_half_open: choices.one_of(&[64, 1, 2]),
-            memory_limit: choices.one_of(&[256 << 20, 1 << 20, 2 << 20]),
-            max_stray_replies: choices.one_of(&[1000, 0, 1]),
-            ..config()
-        }
+        configuration(&mut Choices::new(self.data))
     }
 
     /// Tells it, and then ends every flow: what was delivered was sent, what was
     /// acknowledged is delivered or kept, and nothing remains.
     pub fn tell(&self, scene: &mut Scene) {
         let mut choices = Choices::new(self.data);
-        // The bytes that chose the configuration.
-        for _ in 0..7 {
-            choices.byte();
-        }
-        scene.host().silent = self.data.len() > 256 && !is_traced();
+        // What follows is decided by the bytes behind those of the configuration.
+        configuration(&mut choices);
         let family = choices.one_of(&FAMILIES);
         let mut tale = Tale::new(scene, family, &mut choices);
         tale.greet();
@@ -73,6 +60,19 @@ impl<'a> Story<'a> {
             tale.check();
         }
         tale.end();
+    }
+}
+
+fn configuration(choices: &mut Choices<'_>) -> Config {
+    Config {
+        tcp_receive_buffer: choices.one_of(&[65_535, 4096, 2048, 16_384, 65_000]),
+        tcp_send_buffer: choices.one_of(&[65_535, 4096, 1 << 20, 2048]),
+        mtu: choices.one_of(&[1500, 1280, 65_535, 9000]),
+        max_flows: choices.one_of(&[64, 2, 8]),
+        max_half_open: choices.one_of(&[64, 1, 2]),
+        memory_limit: choices.one_of(&[256 << 20, 1 << 20, 2 << 20]),
+        max_stray_replies: choices.one_of(&[1000, 0, 1]),
+        ..config()
     }
 }
 

@@ -12,7 +12,7 @@ use crate::scene::{Scene, config, told};
 /// behind them is reached.
 pub(super) fn run(data: &[u8]) {
     let config = Config {
-        // The first byte is the IP version, and its low bits of no great use.
+        // The packet's own bytes are all of use.
         icmp_echo: match data.len() % 3 {
             0 => IcmpEchoPolicy::Answer,
             1 => IcmpEchoPolicy::Deliver,
@@ -56,9 +56,9 @@ fn populate(scene: &mut Scene) {
         let _ = scene.finish(half_closed);
         scene.sent_packets();
         scene.rx(Peer::new(family).from_port(40_002).syn().mss(1400));
-        scene.host().policy = Box::new(|_| Verdict::Wait);
+        scene.verdict_on_new(Verdict::Wait);
         scene.rx(Peer::new(family).from_port(40_003).syn().mss(1400));
-        scene.host().policy = Box::new(|_| Verdict::Accept(FlowOptions::default()));
+        scene.verdict_on_new(Verdict::Accept(FlowOptions::default()));
         scene.rx(udp(family.peer(5000), family.local(53), b"query"));
         let opened = l3l4_engine::FiveTuple {
             protocol: Protocol::Tcp,
