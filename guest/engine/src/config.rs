@@ -17,6 +17,19 @@ pub enum IcmpEchoPolicy {
     Deliver,
 }
 
+/// What limits the data in flight beside the peer's window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CongestionControl {
+    /// CUBIC (RFC 9438).
+    #[default]
+    Cubic,
+    /// NewReno (RFC 5681, RFC 6582).
+    Reno,
+    /// The peer's window alone limits: for links that cannot congest, as between
+    /// a microVM and its host.
+    None,
+}
+
 /// The configuration of one engine; the meaning, default and bounds of each item
 /// stand in `wit/types.wit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,12 +42,18 @@ pub struct Config {
     pub max_flows: u32,
     /// Most half-open flows among them.
     pub max_half_open: u32,
+    /// At `max_half_open`: answer SYNs without state, or evict the oldest.
+    pub syn_cookies: bool,
     /// Most bytes for the buffers and records of flows.
     pub memory_limit: u64,
-    /// Receive buffer of a TCP flow, in bytes.
+    /// Largest window that a TCP flow may grow to, in bytes.
     pub tcp_receive_buffer: u32,
-    /// Send buffer of a TCP flow, in bytes.
+    /// Most bytes that a TCP flow may hold unacknowledged.
     pub tcp_send_buffer: u32,
+    /// What limits a TCP flow's data in flight beside the peer's window.
+    pub congestion_control: CongestionControl,
+    /// Floor of the retransmission timeout.
+    pub min_rto: Duration,
     /// How long a flow may wait for its verdict after the peer's last packet.
     pub verdict_timeout: Duration,
     /// From our first SYN or SYN-ACK until established.
@@ -55,6 +74,10 @@ pub struct Config {
     pub icmp_echo: IcmpEchoPolicy,
     /// Most replies a second to packets of no flow.
     pub max_stray_replies: u32,
+    /// Most bytes of fragments whose datagrams are not complete.
+    pub reassembly_memory: u32,
+    /// How long a datagram's fragments are kept after the first.
+    pub reassembly_timeout: Duration,
 }
 
 impl Config {
@@ -66,9 +89,12 @@ impl Config {
             mtu: 1500,
             max_flows: 65_536,
             max_half_open: 4096,
+            syn_cookies: true,
             memory_limit: 256 << 20,
-            tcp_receive_buffer: 65_535,
-            tcp_send_buffer: 65_535,
+            tcp_receive_buffer: 4 << 20,
+            tcp_send_buffer: 4 << 20,
+            congestion_control: CongestionControl::Cubic,
+            min_rto: Duration::from_millis(200),
             verdict_timeout: Duration::from_secs(75),
             handshake_timeout: Duration::from_secs(63),
             tcp_idle_timeout: Duration::from_secs(7440),
@@ -79,6 +105,8 @@ impl Config {
             icmp_idle_timeout: Duration::from_secs(60),
             icmp_echo: IcmpEchoPolicy::Answer,
             max_stray_replies: 1000,
+            reassembly_memory: 4 << 20,
+            reassembly_timeout: Duration::from_secs(60),
         }
     }
 
@@ -93,18 +121,24 @@ impl Config {
             (
                 I::TcpReceiveBuffer,
                 self.tcp_receive_buffer.into(),
-                2048..=65_535,
+                2048..=16 << 20,
             ),
             (
                 I::TcpSendBuffer,
                 self.tcp_send_buffer.into(),
-                2048..=1 << 20,
+                2048..=16 << 20,
             ),
             (
                 I::MaxStrayReplies,
                 self.max_stray_replies.into(),
                 0..=1_000_000,
             ),
+            (
+                I::ReassemblyMemory,
+                self.reassembly_memory.into(),
+                128 << 10..=256 << 20,
+            ),
+            (I::MinRto, nanoseconds(self.min_rto), MIN_RTO_BOUNDS),
         ];
         let timeouts = [
             (I::VerdictTimeout, self.verdict_timeout),
@@ -115,6 +149,7 @@ impl Config {
             (I::TimeWait, self.time_wait),
             (I::UdpIdleTimeout, self.udp_idle_timeout),
             (I::IcmpIdleTimeout, self.icmp_idle_timeout),
+            (I::ReassemblyTimeout, self.reassembly_timeout),
         ]
         .map(|(item, timeout)| (item, nanoseconds(timeout), TIMEOUT_BOUNDS));
         for (item, given, bounds) in numbers.into_iter().chain(timeouts) {
@@ -135,13 +170,15 @@ impl FlowOptions {
     /// The same, each option brought inside of its bounds.
     pub(crate) fn clamped(self) -> Self {
         let most = Duration::from_nanos(*TIMEOUT_BOUNDS.end());
-        let least = |nanoseconds| Duration::from_nanos(nanoseconds);
+        let least = Duration::from_nanos(*TIMEOUT_BOUNDS.start());
+        let timeout = |time: Duration| time.clamp(least, most);
         Self {
             nagle: self.nagle,
-            keep_alive: self.keep_alive.map(|time| time.clamp(least(SECOND), most)),
-            idle_timeout: self
-                .idle_timeout
-                .map(|time| time.clamp(least(*TIMEOUT_BOUNDS.start()), most)),
+            keep_alive: self
+                .keep_alive
+                .map(|time| time.clamp(Duration::from_nanos(SECOND), most)),
+            idle_timeout: self.idle_timeout.map(timeout),
+            user_timeout: self.user_timeout.map(timeout),
         }
     }
 
@@ -151,6 +188,7 @@ impl FlowOptions {
             value.is_none_or(|value| bounds.contains(&nanoseconds(value)))
         };
         within(self.idle_timeout, TIMEOUT_BOUNDS)
+            && within(self.user_timeout, TIMEOUT_BOUNDS)
             && within(self.keep_alive, SECOND..=*TIMEOUT_BOUNDS.end())
     }
 }
@@ -158,6 +196,9 @@ impl FlowOptions {
 const SECOND: u64 = 1_000_000_000;
 /// 100 ms to 7 days: shorter ends flows that are merely slow, longer is for ever.
 const TIMEOUT_BOUNDS: RangeInclusive<u64> = SECOND / 10..=7 * 24 * 3600 * SECOND;
+/// 10 ms to 60 s: below, an acknowledgment that is merely delayed is taken for a
+/// loss; above is more than the largest timeout needs to be (RFC 6298 2.5).
+const MIN_RTO_BOUNDS: RangeInclusive<u64> = SECOND / 100..=60 * SECOND;
 
 /// The items of [`Config`] that have bounds.
 #[expect(missing_docs, reason = "the fields of Config are documented")]
@@ -169,6 +210,7 @@ pub enum ConfigItem {
     MemoryLimit,
     TcpReceiveBuffer,
     TcpSendBuffer,
+    MinRto,
     VerdictTimeout,
     HandshakeTimeout,
     TcpIdleTimeout,
@@ -178,6 +220,8 @@ pub enum ConfigItem {
     UdpIdleTimeout,
     IcmpIdleTimeout,
     MaxStrayReplies,
+    ReassemblyMemory,
+    ReassemblyTimeout,
 }
 
 /// A value outside of its bounds, in the item's unit (nanoseconds for times).

@@ -52,7 +52,7 @@ mod tuple;
 mod turn;
 mod types;
 
-pub use config::{Config, ConfigItem, IcmpEchoPolicy, OutOfBounds};
+pub use config::{Config, ConfigItem, CongestionControl, IcmpEchoPolicy, OutOfBounds};
 pub use counters::{CounterSnapshot, DropReason};
 pub use engine::Engine;
 pub use types::{

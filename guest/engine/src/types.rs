@@ -97,6 +97,8 @@ pub struct FlowOptions {
     pub keep_alive: Option<Duration>,
     /// In place of the configuration's idle timeout for the flow's protocol.
     pub idle_timeout: Option<Duration>,
+    /// In place of the configuration's `user_timeout` (RFC 5482). TCP only.
+    pub user_timeout: Option<Duration>,
 }
 
 /// How a refused peer is answered.
@@ -174,7 +176,8 @@ pub enum CloseReason {
     TimedOut(Timer),
     /// The host ended it.
     Aborted,
-    /// Newer half-open flows needed the room.
+    /// Newer half-open flows needed the room (`max_half_open` without
+    /// `syn_cookies`).
     Evicted,
     /// There was no memory for an accepted flow.
     OutOfMemory,
@@ -288,8 +291,14 @@ pub struct FlowSnapshot {
     pub receive_window: u32,
     /// The window last offered by the peer, in bytes.
     pub send_window: u32,
-    /// The last round-trip sample.
+    /// Most bytes that congestion control allows in flight.
+    pub congestion_window: u32,
+    /// Largest payload of a segment sent, in bytes; 0 for datagram flows.
+    pub max_segment_size: u32,
+    /// The smoothed round-trip time (RFC 6298).
     pub round_trip_time: Option<Duration>,
+    /// The retransmission timeout (RFC 6298), with its backoff.
+    pub retransmission_timeout: Option<Duration>,
     /// Segments with data sent more than once.
     pub retransmits: u64,
 }

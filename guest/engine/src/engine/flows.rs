@@ -280,8 +280,8 @@ impl Engine {
 
     fn tcp_memory(&self) -> u64 {
         TcpFlow::memory(
-            self.common.config.tcp_receive_buffer,
-            self.common.config.tcp_send_buffer,
+            self.common.config.tcp_receive_buffer.min(65_535),
+            self.common.config.tcp_send_buffer.min(65_535),
         )
     }
 

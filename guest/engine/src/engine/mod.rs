@@ -455,7 +455,10 @@ fn snapshot(flow: &Flow) -> FlowSnapshot {
         send_queue: 0,
         receive_window: 0,
         send_window: 0,
+        congestion_window: 0,
+        max_segment_size: 0,
         round_trip_time: None,
+        retransmission_timeout: None,
         retransmits: 0,
     };
     match &flow.kind {

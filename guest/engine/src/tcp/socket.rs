@@ -84,8 +84,8 @@ impl TcpSocket {
     pub(crate) fn new(config: &Config, options: &FlowOptions) -> Self {
         let buffer = |bytes: u32| SocketBuffer::new(vec![0; bytes as usize]);
         let mut socket = Socket::new(
-            buffer(config.tcp_receive_buffer),
-            buffer(config.tcp_send_buffer),
+            buffer(config.tcp_receive_buffer.min(65_535)),
+            buffer(config.tcp_send_buffer.min(65_535)),
         );
         socket.set_nagle_enabled(options.nagle);
         socket.set_keep_alive(options.keep_alive.map(SmolDuration::from));
