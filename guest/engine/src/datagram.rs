@@ -7,15 +7,16 @@ use core::time::Duration;
 use smoltcp::wire::{IpProtocol, UdpPacket};
 
 use crate::checksum::Sum;
-use crate::config::Config;
 use crate::counters::DropReason;
 use crate::icmp;
 use crate::ip::{self, IpPacket};
 use crate::tuple::Tuple;
 use crate::turn::Turn;
-use crate::types::{Event, FlowError, FlowId, FlowOptions, Instant, Protocol};
+use crate::types::{Event, FlowError, FlowId, FlowOptions, Instant, Protocol, nanoseconds};
 
 const UDP_HEADER: usize = 8;
+/// How long a path is believed to be narrow (RFC 1191 6.3, RFC 8201 4).
+const PATH_MTU_LIFETIME: Duration = Duration::from_secs(600);
 
 /// A received UDP datagram, checksum verified.
 #[derive(Clone, Copy, Debug)]
@@ -64,11 +65,15 @@ fn checksum_is_correct(packet: &IpPacket<'_>, length: usize, checksum: u16) -> b
 /// One accepted or opened flow of datagrams.
 #[derive(Debug)]
 pub(crate) struct DatagramFlow {
-    idle_timeout: Duration,
+    /// Half of what a `Duration` takes.
+    idle_timeout_ns: u64,
     /// The last datagram either way (RFC 4787 REQ-6: outbound refreshes).
     moved: Instant,
     /// A datagram was not taken because the device took no packets.
     wants_room: bool,
+    /// What a link on the way takes, believed until `narrow_until`.
+    path_mtu: u16,
+    narrow_until: Instant,
     pub(crate) bytes_received: u64,
     pub(crate) bytes_sent: u64,
 }
@@ -80,9 +85,11 @@ impl DatagramFlow {
             Protocol::Udp | Protocol::Tcp => turn.config.udp_idle_timeout,
         };
         Self {
-            idle_timeout: options.idle_timeout.unwrap_or(idle_timeout),
+            idle_timeout_ns: nanoseconds(options.idle_timeout.unwrap_or(idle_timeout)),
             moved: turn.now,
             wants_room: false,
+            path_mtu: u16::MAX,
+            narrow_until: Instant(0),
             bytes_received: 0,
             bytes_sent: 0,
         }
@@ -104,15 +111,16 @@ impl DatagramFlow {
         Ok(())
     }
 
-    /// Whether a datagram can be one of `tuple`'s flow, and fits into a packet.
-    pub(crate) fn may_take(config: &Config, tuple: &Tuple, data: &[u8]) -> Result<(), FlowError> {
+    /// Whether a datagram can be one of `tuple`'s flow, and any IP datagram can hold
+    /// it.
+    pub(crate) fn may_take(tuple: &Tuple, data: &[u8]) -> Result<(), FlowError> {
         let header = match tuple.protocol {
             Protocol::Udp | Protocol::Tcp => UDP_HEADER,
             // The sequence number in front of the data is part of the header.
             Protocol::IcmpEcho if data.len() < 2 => return Err(FlowError::WrongProtocol),
             Protocol::IcmpEcho => icmp::HEADER - 2,
         };
-        if ip::header_length(tuple.peer) + header + data.len() > config.mtu as usize {
+        if header + data.len() > ip::most_payload(tuple.peer) {
             return Err(FlowError::TooLong);
         }
         Ok(())
@@ -136,13 +144,34 @@ impl DatagramFlow {
         }
         match tuple.protocol {
             Protocol::Udp | Protocol::Tcp => {
-                send_udp(turn, local, (tuple.peer, tuple.peer_port), data)
+                let mtu = self.mtu(turn);
+                send_udp(turn, local, (tuple.peer, tuple.peer_port), data, mtu);
             }
             Protocol::IcmpEcho => icmp::send_echo_reply(turn, tuple, data),
         }
         self.moved = turn.now;
         self.bytes_sent += data.len() as u64;
         data.len()
+    }
+
+    /// A link on the way takes packets of `mtu` bytes at most. Says whether that is
+    /// news.
+    pub(crate) fn packet_too_big(&mut self, turn: &Turn<'_>, mtu: u32) -> bool {
+        let is_news = (mtu as usize) < self.mtu(turn);
+        if is_news {
+            self.path_mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+            self.narrow_until = turn.now + PATH_MTU_LIFETIME;
+        }
+        is_news
+    }
+
+    /// The largest packet that the way to the peer is known to take.
+    fn mtu(&self, turn: &Turn<'_>) -> usize {
+        let mtu = turn.config.mtu as usize;
+        match turn.now < self.narrow_until {
+            true => mtu.min(self.path_mtu.into()),
+            false => mtu,
+        }
     }
 
     /// Whether it waits for the device.
@@ -160,24 +189,37 @@ impl DatagramFlow {
 
     /// When it will have been idle for too long.
     pub(crate) fn deadline(&self) -> Instant {
-        self.moved + self.idle_timeout
+        self.moved + Duration::from_nanos(self.idle_timeout_ns)
     }
 }
 
-fn send_udp(turn: &mut Turn<'_>, local: (IpAddr, u16), peer: (IpAddr, u16), data: &[u8]) {
+fn send_udp(
+    turn: &mut Turn<'_>,
+    local: (IpAddr, u16),
+    peer: (IpAddr, u16),
+    data: &[u8],
+    mtu: usize,
+) {
     let length = UDP_HEADER + data.len();
-    ip::send(turn, local.0, peer.0, IpProtocol::Udp, length, |space| {
-        let mut packet = UdpPacket::new_unchecked(&mut *space);
-        packet.set_src_port(local.1);
-        packet.set_dst_port(peer.1);
-        packet.set_len(u16::try_from(length).unwrap_or(u16::MAX));
-        packet.payload_mut().copy_from_slice(data);
-        let sum = Sum::pseudo_header(local.0, peer.0, IpProtocol::Udp.into(), length).add(space);
-        // A sum of zero is sent as all ones: zero says that there is none.
-        let checksum = match sum.finish() {
-            [0, 0] => [0xff, 0xff],
-            checksum => checksum,
-        };
-        space[6..8].copy_from_slice(&checksum);
-    });
+    let mut header = [0; UDP_HEADER];
+    header[..2].copy_from_slice(&local.1.to_be_bytes());
+    header[2..4].copy_from_slice(&peer.1.to_be_bytes());
+    // `may_take` has seen to it that it fits.
+    let field = u16::try_from(length).unwrap_or(u16::MAX);
+    header[4..6].copy_from_slice(&field.to_be_bytes());
+    let sum = Sum::pseudo_header(local.0, peer.0, IpProtocol::Udp.into(), length);
+    // A sum of zero is sent as all ones: zero says that there is none.
+    let checksum = match sum.add(&header).add(data).finish() {
+        [0, 0] => [0xff, 0xff],
+        checksum => checksum,
+    };
+    header[6..].copy_from_slice(&checksum);
+    let datagram = ip::Datagram {
+        src: local.0,
+        dst: peer.0,
+        protocol: IpProtocol::Udp,
+        header,
+        data,
+    };
+    datagram.send(turn, mtu);
 }

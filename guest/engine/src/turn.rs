@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::counters::CounterSnapshot;
 use crate::egress::Egress;
+use crate::ip::identification::Identifications;
 use crate::types::{Callbacks, Instant};
 
 /// What every part of the engine shares between calls.
@@ -12,6 +13,7 @@ pub(crate) struct Common {
     pub(crate) now: Instant,
     pub(crate) config: Config,
     pub(crate) egress: Egress,
+    pub(crate) identifications: Identifications,
     pub(crate) counters: CounterSnapshot,
 }
 
@@ -22,6 +24,7 @@ impl Common {
             now: self.now,
             config: &self.config,
             egress: &mut self.egress,
+            identifications: &mut self.identifications,
             counters: &mut self.counters,
             callbacks,
         }
@@ -33,6 +36,7 @@ pub(crate) struct Turn<'a> {
     pub(crate) now: Instant,
     pub(crate) config: &'a Config,
     pub(crate) egress: &'a mut Egress,
+    pub(crate) identifications: &'a mut Identifications,
     pub(crate) counters: &'a mut CounterSnapshot,
     pub(crate) callbacks: &'a mut dyn Callbacks,
 }

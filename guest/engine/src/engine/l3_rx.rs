@@ -5,9 +5,9 @@ use smoltcp::wire::IpProtocol;
 use super::Engine;
 use crate::config::IcmpEchoPolicy;
 use crate::counters::DropReason;
-use crate::datagram::{DatagramFlow, Udp};
+use crate::datagram::Udp;
 use crate::icmp::{self, Message};
-use crate::ip::IpPacket;
+use crate::ip::{self, Fragment, IpPacket, Received, Rejected, Report};
 use crate::table::{Kind, Waiting};
 use crate::tcp::time_wait::Met;
 use crate::tcp::{Segment, Syn, segment};
@@ -21,22 +21,81 @@ impl Engine {
         verify: bool,
         callbacks: &mut dyn Callbacks,
     ) -> Result<(), DropReason> {
-        let packet = IpPacket::parse(bytes, verify)?;
+        match ip::parse(bytes, verify) {
+            Ok(Received::Packet(packet)) => self.receive_packet(&packet, verify, callbacks),
+            Ok(Received::Fragment(it)) => self.receive_fragment(&it, verify, callbacks),
+            Err(rejected) => Err(self.reject(&rejected, callbacks)),
+        }
+    }
+
+    fn receive_packet(
+        &mut self,
+        packet: &IpPacket<'_>,
+        verify: bool,
+        callbacks: &mut dyn Callbacks,
+    ) -> Result<(), DropReason> {
         match packet.protocol {
             IpProtocol::Tcp => {
-                self.receive_tcp(&packet, &Segment::parse(&packet, verify)?, callbacks)
+                self.receive_tcp(packet, &Segment::parse(packet, verify)?, callbacks)
             }
             IpProtocol::Udp => {
-                let udp = Udp::parse(&packet, verify)?;
-                self.receive_datagram(&packet, &udp.tuple, udp.data, callbacks)
+                let udp = Udp::parse(packet, verify)?;
+                self.receive_datagram(packet, &udp.tuple, udp.data, callbacks)
             }
             IpProtocol::Icmp if packet.src.is_ipv4() => {
-                self.receive_icmp(&packet, verify, callbacks)
+                self.receive_icmp(packet, verify, callbacks)
             }
             IpProtocol::Icmpv6 if packet.src.is_ipv6() => {
-                self.receive_icmp(&packet, verify, callbacks)
+                self.receive_icmp(packet, verify, callbacks)
             }
-            _ => Err(DropReason::UnsupportedProtocol),
+            _ => Err(self.reject(&packet.unsupported(), callbacks)),
+        }
+    }
+
+    /// What the last fragment completes goes the way of a packet in one piece.
+    fn receive_fragment(
+        &mut self,
+        fragment: &Fragment<'_>,
+        verify: bool,
+        callbacks: &mut dyn Callbacks,
+    ) -> Result<(), DropReason> {
+        let now = self.common.now;
+        let counters = &mut self.common.counters;
+        let Some(datagram) = self.reassembly.add(now, fragment, verify, counters)? else {
+            return Ok(());
+        };
+        counters.datagrams_reassembled += 1;
+        // The fragments' headers were proven, and the checksum of this one is ours.
+        match ip::parse(&datagram.packet, false) {
+            Ok(Received::Packet(packet)) => {
+                self.receive_packet(&packet, datagram.verify, callbacks)
+            }
+            // A fragment of fragments: nobody makes one in good will.
+            Ok(Received::Fragment(_)) => Err(DropReason::Fragment),
+            Err(rejected) => Err(self.reject(&rejected, callbacks)),
+        }
+    }
+
+    /// Ends the datagrams whose fragments did not come in time.
+    pub(super) fn expire_fragments(&mut self, callbacks: &mut dyn Callbacks) {
+        let now = self.common.now;
+        while let Some(expired) = self.reassembly.expire(now, &mut self.common.counters) {
+            if let Some(report) = expired.report() {
+                self.send_report(&report, callbacks);
+            }
+        }
+    }
+
+    fn reject(&mut self, rejected: &Rejected<'_>, callbacks: &mut dyn Callbacks) -> DropReason {
+        if let Some(report) = &rejected.report {
+            self.send_report(report, callbacks);
+        }
+        rejected.reason
+    }
+
+    fn send_report(&mut self, report: &Report<'_>, callbacks: &mut dyn Callbacks) {
+        if report.may_be_sent() && self.may_reply_to_stranger(callbacks) {
+            icmp::send_report(&mut self.common.turn(callbacks), report);
         }
     }
 
@@ -178,9 +237,7 @@ impl Engine {
             Message::EchoRequest { tuple, body } => match self.common.config.icmp_echo {
                 IcmpEchoPolicy::Answer => {
                     let mut turn = self.common.turn(callbacks);
-                    if DatagramFlow::may_take(turn.config, &tuple, body).is_err() {
-                        turn.counters.replies_lost += 1;
-                    } else if turn.make_room_for_reply() {
+                    if turn.make_room_for_reply() {
                         icmp::send_echo_reply(&mut turn, &tuple, body);
                     }
                     Ok(())
@@ -205,6 +262,23 @@ impl Engine {
                     }
                     Kind::Waiting(_) => return Err(DropReason::IcmpIgnored),
                 }
+                Ok(())
+            }
+            Message::PacketTooBig { tuple, seq, mtu } => {
+                let slot = self.flows.find(&tuple).ok_or(DropReason::IcmpIgnored)?;
+                let Some(flow) = self.flows.flow_mut(slot) else {
+                    return Err(DropReason::IcmpIgnored);
+                };
+                let mut turn = self.common.turn(callbacks);
+                let is_news = match &mut flow.kind {
+                    Kind::Datagram(datagram) => datagram.packet_too_big(&turn, mtu),
+                    Kind::Tcp(tcp) => tcp.packet_too_big(&mut turn, seq, mtu),
+                    Kind::Waiting(_) => false,
+                };
+                if !is_news {
+                    return Err(DropReason::IcmpIgnored);
+                }
+                self.touch(slot);
                 Ok(())
             }
         }

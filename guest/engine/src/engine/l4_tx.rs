@@ -32,7 +32,7 @@ impl Engine {
                 return Err(FlowError::BadAddress);
             }
             (Kind::Datagram(_), _) => {
-                DatagramFlow::may_take(&self.common.config, &flow.tuple, data)?;
+                DatagramFlow::may_take(&flow.tuple, data)?;
             }
         }
         Ok(slot)

@@ -13,6 +13,8 @@ use crate::config::{Config, OutOfBounds};
 use crate::counters::CounterSnapshot;
 use crate::deadlines::{Deadlines, Due};
 use crate::egress::Egress;
+use crate::ip::identification::Identifications;
+use crate::ip::reassembly::Reassembly;
 use crate::limit::RateLimit;
 use crate::siphash::Key;
 use crate::table::{Flow, FlowTable, Kind};
@@ -38,6 +40,7 @@ pub struct Engine {
     deadlines: Deadlines,
     sockets: Sockets,
     time_waits: TimeWaits,
+    reassembly: Reassembly,
     stray_replies: RateLimit,
     /// Half-open flows by age; those that are not half-open any more, or gone,
     /// are passed over.
@@ -62,6 +65,7 @@ impl Engine {
             deadlines: Deadlines::default(),
             sockets: Sockets::new(&config, sequence_key),
             time_waits: TimeWaits::new(table_key, config.time_wait, config.max_flows as usize),
+            reassembly: Reassembly::new(table_key, &config),
             stray_replies: RateLimit::new(config.max_stray_replies),
             half_open: VecDeque::new(),
             touched: Vec::new(),
@@ -70,6 +74,7 @@ impl Engine {
                 now: Instant::default(),
                 config,
                 egress: Egress::new(),
+                identifications: Identifications::new(table_key),
                 counters: CounterSnapshot::default(),
             },
         })
@@ -284,7 +289,7 @@ impl Engine {
         let mut counters = self.common.counters;
         counters.flows = count(self.flows.len());
         counters.time_wait = count(self.time_waits.len());
-        counters.memory_bytes += self.time_waits.memory();
+        counters.memory_bytes += self.time_waits.memory() + self.reassembly.memory();
         counters
     }
 }
@@ -302,6 +307,7 @@ impl Engine {
             self.flush(callbacks);
         }
         self.touch_stalled();
+        self.expire_fragments(callbacks);
     }
 
     fn end(&mut self, callbacks: &mut dyn Callbacks) -> Option<Instant> {
@@ -316,10 +322,14 @@ impl Engine {
             }
             self.touch_stalled();
         }
-        match (self.deadlines.next(), self.time_waits.deadline()) {
-            (Some(flow), Some(record)) => Some(flow.min(record)),
-            (flow, record) => flow.or(record),
-        }
+        [
+            self.deadlines.next(),
+            self.time_waits.deadline(),
+            self.reassembly.deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn flush(&mut self, callbacks: &mut dyn Callbacks) {

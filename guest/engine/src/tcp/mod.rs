@@ -331,6 +331,12 @@ impl TcpFlow {
         ends
     }
 
+    /// Takes note that a link on the way was too narrow for our segment with this
+    /// sequence number. Says whether that is believed and news.
+    pub(crate) fn packet_too_big(&mut self, _: &mut Turn<'_>, _seq: u32, _mtu: u32) -> bool {
+        false
+    }
+
     /// Delivers what came, sends what may go, reports what happened, and tells
     /// how the flow stands. Limits that ran out end it.
     pub(crate) fn settle(
