@@ -17,11 +17,16 @@ pub(crate) fn to_config(given: &wit::Configuration) -> engine::Config {
         mtu: given.mtu.unwrap_or(default.mtu),
         max_flows: given.max_flows.unwrap_or(default.max_flows),
         max_half_open: given.max_half_open.unwrap_or(default.max_half_open),
+        syn_cookies: given.syn_cookies.unwrap_or(default.syn_cookies),
         memory_limit: given.memory_limit.unwrap_or(default.memory_limit),
         tcp_receive_buffer: given
             .tcp_receive_buffer
             .unwrap_or(default.tcp_receive_buffer),
         tcp_send_buffer: given.tcp_send_buffer.unwrap_or(default.tcp_send_buffer),
+        congestion_control: given
+            .congestion_control
+            .map_or(default.congestion_control, Into::into),
+        min_rto: timeout(given.min_rto, default.min_rto),
         verdict_timeout: timeout(given.verdict_timeout, default.verdict_timeout),
         handshake_timeout: timeout(given.handshake_timeout, default.handshake_timeout),
         tcp_idle_timeout: timeout(given.tcp_idle_timeout, default.tcp_idle_timeout),
@@ -32,6 +37,8 @@ pub(crate) fn to_config(given: &wit::Configuration) -> engine::Config {
         icmp_idle_timeout: timeout(given.icmp_idle_timeout, default.icmp_idle_timeout),
         icmp_echo: given.icmp_echo.map_or(default.icmp_echo, Into::into),
         max_stray_replies: given.max_stray_replies.unwrap_or(default.max_stray_replies),
+        reassembly_memory: given.reassembly_memory.unwrap_or(default.reassembly_memory),
+        reassembly_timeout: timeout(given.reassembly_timeout, default.reassembly_timeout),
     }
 }
 
@@ -148,12 +155,23 @@ impl From<wit::IcmpEchoPolicy> for engine::IcmpEchoPolicy {
     }
 }
 
+impl From<wit::CongestionControl> for engine::CongestionControl {
+    fn from(control: wit::CongestionControl) -> Self {
+        match control {
+            wit::CongestionControl::Cubic => Self::Cubic,
+            wit::CongestionControl::Reno => Self::Reno,
+            wit::CongestionControl::None => Self::None,
+        }
+    }
+}
+
 impl From<wit::FlowOptions> for engine::FlowOptions {
     fn from(options: wit::FlowOptions) -> Self {
         Self {
             nagle: options.nagle.unwrap_or(false),
             keep_alive: options.keep_alive.map(to_duration),
             idle_timeout: options.idle_timeout.map(to_duration),
+            user_timeout: options.user_timeout.map(to_duration),
         }
     }
 }
@@ -298,6 +316,7 @@ impl From<engine::ConfigItem> for wit::ConfigurationItem {
             engine::ConfigItem::MemoryLimit => Self::MemoryLimit,
             engine::ConfigItem::TcpReceiveBuffer => Self::TcpReceiveBuffer,
             engine::ConfigItem::TcpSendBuffer => Self::TcpSendBuffer,
+            engine::ConfigItem::MinRto => Self::MinRto,
             engine::ConfigItem::VerdictTimeout => Self::VerdictTimeout,
             engine::ConfigItem::HandshakeTimeout => Self::HandshakeTimeout,
             engine::ConfigItem::TcpIdleTimeout => Self::TcpIdleTimeout,
@@ -307,6 +326,8 @@ impl From<engine::ConfigItem> for wit::ConfigurationItem {
             engine::ConfigItem::UdpIdleTimeout => Self::UdpIdleTimeout,
             engine::ConfigItem::IcmpIdleTimeout => Self::IcmpIdleTimeout,
             engine::ConfigItem::MaxStrayReplies => Self::MaxStrayReplies,
+            engine::ConfigItem::ReassemblyMemory => Self::ReassemblyMemory,
+            engine::ConfigItem::ReassemblyTimeout => Self::ReassemblyTimeout,
         }
     }
 }
@@ -341,7 +362,10 @@ impl From<engine::FlowSnapshot> for wit::FlowSnapshot {
             send_queue: flow.send_queue,
             receive_window: flow.receive_window,
             send_window: flow.send_window,
+            congestion_window: flow.congestion_window,
+            max_segment_size: flow.max_segment_size,
             round_trip_time: flow.round_trip_time.map(from_duration),
+            retransmission_timeout: flow.retransmission_timeout.map(from_duration),
             retransmits: flow.retransmits,
         }
     }
@@ -355,9 +379,12 @@ impl From<engine::DropReason> for wit::DropReason {
             engine::DropReason::IpChecksum => Self::IpChecksum,
             engine::DropReason::TransportChecksum => Self::TransportChecksum,
             engine::DropReason::Fragment => Self::Fragment,
+            engine::DropReason::ExtensionHeader => Self::ExtensionHeader,
             engine::DropReason::UnsupportedProtocol => Self::UnsupportedProtocol,
             engine::DropReason::Martian => Self::Martian,
             engine::DropReason::StraySegment => Self::StraySegment,
+            engine::DropReason::Unacceptable => Self::Unacceptable,
+            engine::DropReason::OutOfMemory => Self::OutOfMemory,
             engine::DropReason::Undecided => Self::Undecided,
             engine::DropReason::FlowLimit => Self::FlowLimit,
             engine::DropReason::Refused => Self::Refused,
@@ -384,6 +411,7 @@ impl From<engine::CounterSnapshot> for wit::CounterSnapshot {
             l4_tx_bytes: counters.l4_tx_bytes,
             l4_polls: counters.l4_polls,
             drops: drops.to_vec(),
+            datagrams_reassembled: counters.datagrams_reassembled,
             replies_lost: counters.replies_lost,
             replies_limited: counters.replies_limited,
             flows_announced: counters.flows_announced,
@@ -392,6 +420,9 @@ impl From<engine::CounterSnapshot> for wit::CounterSnapshot {
             flows_evicted: counters.flows_evicted,
             flows_out_of_memory: counters.flows_out_of_memory,
             repeated_syns: counters.repeated_syns,
+            syn_cookies_sent: counters.syn_cookies_sent,
+            syn_cookies_accepted: counters.syn_cookies_accepted,
+            challenge_acks: counters.challenge_acks,
             retransmits: counters.retransmits,
             time_went_back: counters.time_went_back,
             flows: counters.flows,

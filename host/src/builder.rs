@@ -15,7 +15,7 @@ use crate::link::link;
 use crate::record::{Header, Recorder};
 use crate::seed::Seeds;
 use crate::ticker::Ticker;
-use crate::types::{IcmpEchoPolicy, nanoseconds};
+use crate::types::{CongestionControl, IcmpEchoPolicy, nanoseconds};
 use crate::witness::Witness;
 
 /// What an embedder can set before an engine exists. What is not set keeps its
@@ -34,7 +34,7 @@ pub struct Builder {
 /// The default of `memory_limit` (`wit/types.wit`).
 const DEFAULT_MEMORY_LIMIT: u64 = 256 << 20;
 /// The default of `tcp_send_buffer` (`wit/types.wit`).
-const DEFAULT_SEND_BUFFER: u32 = 65_535;
+const DEFAULT_SEND_BUFFER: u32 = 4 << 20;
 /// What a 32-bit guest can address.
 const GUEST_ADDRESS_SPACE: u64 = 4 << 30;
 /// A guest's tables hold its functions: some hundreds.
@@ -55,9 +55,12 @@ impl Builder {
                 mtu: None,
                 max_flows: None,
                 max_half_open: None,
+                syn_cookies: None,
                 memory_limit: None,
                 tcp_receive_buffer: None,
                 tcp_send_buffer: None,
+                congestion_control: None,
+                min_rto: None,
                 verdict_timeout: None,
                 handshake_timeout: None,
                 tcp_idle_timeout: None,
@@ -68,6 +71,8 @@ impl Builder {
                 icmp_idle_timeout: None,
                 icmp_echo: None,
                 max_stray_replies: None,
+                reassembly_memory: None,
+                reassembly_timeout: None,
             },
         }
     }
@@ -121,16 +126,28 @@ impl Builder {
     }
 
     /// Most half-open flows (awaiting the verdict or in the handshake) among them.
-    /// 1 to 1,048,576, default 4,096. At the bound the oldest is evicted in
+    /// 1 to 1,048,576, default 4,096. At the bound SYNs are answered with cookies,
+    /// or ([`syn_cookies`](Self::syn_cookies) false) the oldest is evicted in
     /// silence, reported and counted.
     pub fn max_half_open(mut self, flows: u32) -> Self {
         self.configuration.max_half_open = Some(flows);
         self
     }
 
+    /// Whether SYNs at [`max_half_open`](Self::max_half_open) are answered without
+    /// state (SYN cookies, RFC 4987 3.6), the flow being announced when its
+    /// handshake is complete; false: the oldest half-open flow is evicted instead.
+    /// Default true.
+    pub fn syn_cookies(mut self, answer: bool) -> Self {
+        self.configuration.syn_cookies = Some(answer);
+        self
+    }
+
     /// Most bytes for the buffers and records of flows. 1 MiB to 3 GiB, default
-    /// 256 MiB. At the bound a flow that was accepted ends with
-    /// [`CloseReason::OutOfMemory`](crate::CloseReason::OutOfMemory).
+    /// 256 MiB. The blocks of all TCP buffers come from one pool under it: when it
+    /// runs out windows close, new flows are refused
+    /// ([`CloseReason::OutOfMemory`](crate::CloseReason::OutOfMemory)), and nothing
+    /// that was acknowledged is lost.
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.configuration.memory_limit = Some(bytes);
         self
@@ -142,16 +159,33 @@ impl Builder {
         self.tcp_receive_buffer(bytes).tcp_send_buffer(bytes)
     }
 
-    /// Receive buffer of a TCP flow in bytes: the largest window offered. 2,048 to
-    /// 65,535, default 65,535.
+    /// The largest window that a TCP flow may grow to, in bytes: it starts at 65,535
+    /// and follows what the host takes in a round trip. 2,048 to 16,777,216, default
+    /// 4,194,304.
     pub fn tcp_receive_buffer(mut self, bytes: u32) -> Self {
         self.configuration.tcp_receive_buffer = Some(bytes);
         self
     }
 
-    /// Send buffer of a TCP flow in bytes. 2,048 to 1,048,576, default 65,535.
+    /// The most that a TCP flow may hold unacknowledged, in bytes: it starts at
+    /// 65,535 and grows with the congestion window. 2,048 to 16,777,216, default
+    /// 4,194,304.
     pub fn tcp_send_buffer(mut self, bytes: u32) -> Self {
         self.configuration.tcp_send_buffer = Some(bytes);
+        self
+    }
+
+    /// What limits a TCP flow's data in flight beside the peer's window. By default
+    /// [`CongestionControl::Cubic`].
+    pub fn congestion_control(mut self, control: CongestionControl) -> Self {
+        self.configuration.congestion_control = Some(control);
+        self
+    }
+
+    /// Floor of the retransmission timeout. 10 ms to 60 s, default 200 ms (Linux;
+    /// RFC 6298 2.4 says 1 s).
+    pub fn min_rto(mut self, timeout: Duration) -> Self {
+        self.configuration.min_rto = Some(nanoseconds(timeout));
         self
     }
 
@@ -228,6 +262,20 @@ impl Builder {
     /// 0 to 1,000,000, default 1,000.
     pub fn max_stray_replies(mut self, replies_per_second: u32) -> Self {
         self.configuration.max_stray_replies = Some(replies_per_second);
+        self
+    }
+
+    /// Most bytes for fragments of IP datagrams that are not complete. 128 KiB to
+    /// 256 MiB, default 4 MiB. At the bound the oldest datagram is given up first.
+    pub fn reassembly_memory(mut self, bytes: u32) -> Self {
+        self.configuration.reassembly_memory = Some(bytes);
+        self
+    }
+
+    /// How long the fragments of a datagram are kept after the first came. 100 ms to
+    /// 7 days, default 60 s (RFC 8200 4.5).
+    pub fn reassembly_timeout(mut self, timeout: Duration) -> Self {
+        self.configuration.reassembly_timeout = Some(nanoseconds(timeout));
         self
     }
 

@@ -67,6 +67,7 @@ impl From<FlowOptions> for wit::FlowOptions {
             nagle: Some(options.nagle),
             keep_alive: options.keep_alive.map(nanoseconds),
             idle_timeout: options.idle_timeout.map(nanoseconds),
+            user_timeout: options.user_timeout.map(nanoseconds),
         }
     }
 }
@@ -119,7 +120,10 @@ impl From<wit::FlowSnapshot> for FlowSnapshot {
             send_queue: flow.send_queue,
             receive_window: flow.receive_window,
             send_window: flow.send_window,
+            congestion_window: flow.congestion_window,
+            max_segment_size: flow.max_segment_size,
             round_trip_time: flow.round_trip_time.map(Duration::from_nanos),
+            retransmission_timeout: flow.retransmission_timeout.map(Duration::from_nanos),
             retransmits: flow.retransmits,
         }
     }
@@ -136,6 +140,7 @@ impl From<wit::CounterSnapshot> for CounterSnapshot {
             l4_tx_bytes: counters.l4_tx_bytes,
             l4_polls: counters.l4_polls,
             drops: Default::default(),
+            datagrams_reassembled: counters.datagrams_reassembled,
             replies_lost: counters.replies_lost,
             replies_limited: counters.replies_limited,
             flows_announced: counters.flows_announced,
@@ -144,6 +149,9 @@ impl From<wit::CounterSnapshot> for CounterSnapshot {
             flows_evicted: counters.flows_evicted,
             flows_out_of_memory: counters.flows_out_of_memory,
             repeated_syns: counters.repeated_syns,
+            syn_cookies_sent: counters.syn_cookies_sent,
+            syn_cookies_accepted: counters.syn_cookies_accepted,
+            challenge_acks: counters.challenge_acks,
             retransmits: counters.retransmits,
             time_went_back: counters.time_went_back,
             flows: counters.flows,

@@ -98,6 +98,7 @@ fn option(item: ConfigurationItem) -> (&'static str, &'static str) {
         ConfigurationItem::MemoryLimit => ("memory_limit", "bytes"),
         ConfigurationItem::TcpReceiveBuffer => ("tcp_receive_buffer", "bytes"),
         ConfigurationItem::TcpSendBuffer => ("tcp_send_buffer", "bytes"),
+        ConfigurationItem::MinRto => ("min_rto", "ns"),
         ConfigurationItem::VerdictTimeout => ("verdict_timeout", "ns"),
         ConfigurationItem::HandshakeTimeout => ("handshake_timeout", "ns"),
         ConfigurationItem::TcpIdleTimeout => ("tcp_idle_timeout", "ns"),
@@ -107,5 +108,7 @@ fn option(item: ConfigurationItem) -> (&'static str, &'static str) {
         ConfigurationItem::UdpIdleTimeout => ("udp_idle_timeout", "ns"),
         ConfigurationItem::IcmpIdleTimeout => ("icmp_idle_timeout", "ns"),
         ConfigurationItem::MaxStrayReplies => ("max_stray_replies", "a second"),
+        ConfigurationItem::ReassemblyMemory => ("reassembly_memory", "bytes"),
+        ConfigurationItem::ReassemblyTimeout => ("reassembly_timeout", "ns"),
     }
 }

@@ -62,10 +62,10 @@ pub use component::{Component, EMBEDDED};
 pub use engine::Engine;
 pub use error::Error;
 pub use types::{
-    BatchError, Checksum, CloseReason, ConfigurationItem, ConfigureError, CounterSnapshot,
-    DropReason, Event, FiveTuple, FlowError, FlowId, FlowOptions, FlowSnapshot, FlowState,
-    IcmpEchoPolicy, Instant, OpenError, OutOfBounds, Packet, Protocol, Refusal, Sent, Timer,
-    Unreachable, Verdict,
+    BatchError, Checksum, CloseReason, ConfigurationItem, ConfigureError, CongestionControl,
+    CounterSnapshot, DropReason, Event, FiveTuple, FlowError, FlowId, FlowOptions, FlowSnapshot,
+    FlowState, IcmpEchoPolicy, Instant, OpenError, OutOfBounds, Packet, Protocol, Refusal, Sent,
+    Timer, Unreachable, Verdict,
 };
 
 /// Runs the examples of the README.

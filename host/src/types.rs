@@ -10,9 +10,9 @@ use std::ops::{Add, Sub};
 use std::time::Duration;
 
 pub use crate::bindings::l3l4::engine::types::{
-    BatchError, Checksum, CloseReason, ConfigurationItem, ConfigureError, DropReason, Event,
-    FlowError, FlowState, IcmpEchoPolicy, OpenError, OutOfBounds, Packet, Protocol, Refusal, Timer,
-    Unreachable,
+    BatchError, Checksum, CloseReason, ConfigurationItem, ConfigureError, CongestionControl,
+    DropReason, Event, FlowError, FlowState, IcmpEchoPolicy, OpenError, OutOfBounds, Packet,
+    Protocol, Refusal, Timer, Unreachable,
 };
 
 /// A point on the embedder's monotonic clock, in nanoseconds from an origin of
@@ -153,6 +153,11 @@ pub struct FlowOptions {
     /// End this flow when nothing moved for this long, in place of the
     /// configuration's timeout for its protocol. 100 ms to 7 days.
     pub idle_timeout: Option<Duration>,
+    /// End this flow when data or FIN is outstanding and the peer is silent for
+    /// this long, in place of the configuration's
+    /// [`user_timeout`](crate::Builder::user_timeout) (RFC 9293 3.8.3, RFC 5482).
+    /// 100 ms to 7 days. TCP only.
+    pub user_timeout: Option<Duration>,
 }
 
 /// The host's answer to a new flow.
@@ -174,6 +179,7 @@ impl Verdict {
         nagle: false,
         keep_alive: None,
         idle_timeout: None,
+        user_timeout: None,
     });
 }
 
@@ -207,8 +213,14 @@ pub struct FlowSnapshot {
     pub receive_window: u32,
     /// TCP: the window last offered by the peer, in bytes.
     pub send_window: u32,
-    /// TCP: the last round-trip sample (RFC 6298, Karn's rule), if any.
+    /// TCP: most bytes that congestion control allows in flight; 0 for other flows.
+    pub congestion_window: u32,
+    /// TCP: largest payload of a segment sent, in bytes; 0 for other flows.
+    pub max_segment_size: u32,
+    /// TCP: the smoothed round-trip time (RFC 6298), if there was a sample.
     pub round_trip_time: Option<Duration>,
+    /// TCP: the retransmission timeout (RFC 6298).
+    pub retransmission_timeout: Option<Duration>,
     /// TCP: segments with data sent more than once.
     pub retransmits: u64,
 }
@@ -232,6 +244,8 @@ pub struct CounterSnapshot {
     pub l4_polls: u64,
     /// Packets dropped by `l3_rx`, in the order of [`DropReason::ALL`].
     pub drops: [u64; DropReason::ALL.len()],
+    /// Datagrams put together from their fragments.
+    pub datagrams_reassembled: u64,
     /// Replies that were not made because the device took no packets.
     pub replies_lost: u64,
     /// Replies that were not made because of `max_stray_replies`.
@@ -248,6 +262,12 @@ pub struct CounterSnapshot {
     pub flows_out_of_memory: u64,
     /// Repeated SYNs of flows that await their verdict.
     pub repeated_syns: u64,
+    /// SYNs answered with a SYN cookie.
+    pub syn_cookies_sent: u64,
+    /// Handshakes completed by a SYN cookie.
+    pub syn_cookies_accepted: u64,
+    /// Challenge ACKs sent (RFC 5961).
+    pub challenge_acks: u64,
     /// Segments with data sent more than once.
     pub retransmits: u64,
     /// Calls whose instant was earlier than one already seen.
@@ -272,15 +292,18 @@ impl CounterSnapshot {
 
 impl DropReason {
     /// All reasons, in the order of the contract.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::IpVersion,
         Self::Malformed,
         Self::IpChecksum,
         Self::TransportChecksum,
         Self::Fragment,
+        Self::ExtensionHeader,
         Self::UnsupportedProtocol,
         Self::Martian,
         Self::StraySegment,
+        Self::Unacceptable,
+        Self::OutOfMemory,
         Self::Undecided,
         Self::FlowLimit,
         Self::Refused,

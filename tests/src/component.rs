@@ -34,9 +34,16 @@ impl Component {
             .mtu(config.mtu)
             .max_flows(config.max_flows)
             .max_half_open(config.max_half_open)
+            .syn_cookies(config.syn_cookies)
             .memory_limit(config.memory_limit)
             .tcp_receive_buffer(config.tcp_receive_buffer)
             .tcp_send_buffer(config.tcp_send_buffer)
+            .congestion_control(match config.congestion_control {
+                engine::CongestionControl::Cubic => guest::CongestionControl::Cubic,
+                engine::CongestionControl::Reno => guest::CongestionControl::Reno,
+                engine::CongestionControl::None => guest::CongestionControl::None,
+            })
+            .min_rto(config.min_rto)
             .verdict_timeout(config.verdict_timeout)
             .handshake_timeout(config.handshake_timeout)
             .tcp_idle_timeout(config.tcp_idle_timeout)
@@ -51,6 +58,8 @@ impl Component {
                 engine::IcmpEchoPolicy::Deliver => guest::IcmpEchoPolicy::Deliver,
             })
             .max_stray_replies(config.max_stray_replies)
+            .reassembly_memory(config.reassembly_memory)
+            .reassembly_timeout(config.reassembly_timeout)
             .build(Host::new(config.mtu))?;
         Ok(Self {
             config: *config,
@@ -183,6 +192,7 @@ impl Dut for Component {
             l4_tx_bytes: from.l4_tx_bytes,
             l4_polls: from.l4_polls,
             drops: from.drops,
+            datagrams_reassembled: from.datagrams_reassembled,
             replies_lost: from.replies_lost,
             replies_limited: from.replies_limited,
             flows_announced: from.flows_announced,
@@ -191,6 +201,9 @@ impl Dut for Component {
             flows_evicted: from.flows_evicted,
             flows_out_of_memory: from.flows_out_of_memory,
             repeated_syns: from.repeated_syns,
+            syn_cookies_sent: from.syn_cookies_sent,
+            syn_cookies_accepted: from.syn_cookies_accepted,
+            challenge_acks: from.challenge_acks,
             retransmits: from.retransmits,
             time_went_back: from.time_went_back,
             flows: from.flows,
@@ -333,6 +346,7 @@ fn options_in(options: FlowOptions) -> guest::FlowOptions {
         nagle: options.nagle,
         keep_alive: options.keep_alive,
         idle_timeout: options.idle_timeout,
+        user_timeout: options.user_timeout,
     }
 }
 
@@ -426,7 +440,10 @@ fn snapshot_out(snapshot: &guest::FlowSnapshot) -> FlowSnapshot {
         send_queue: snapshot.send_queue,
         receive_window: snapshot.receive_window,
         send_window: snapshot.send_window,
+        congestion_window: snapshot.congestion_window,
+        max_segment_size: snapshot.max_segment_size,
         round_trip_time: snapshot.round_trip_time,
+        retransmission_timeout: snapshot.retransmission_timeout,
         retransmits: snapshot.retransmits,
     }
 }

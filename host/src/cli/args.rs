@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Parser, Subcommand, ValueEnum, builder::RangedU64ValueParser};
+use l3l4_host::CongestionControl;
 use l3l4_host::replay::Side;
 use l3l4_host::tun::Cidr;
 use tracing::level_filters::LevelFilter;
@@ -70,6 +71,9 @@ pub(crate) struct DemoArgs {
     /// Bytes of the longest packet.
     #[arg(long, value_name = "BYTES", default_value_t = 65_535, value_parser = clap::value_parser!(u16).range(1280..))]
     pub(crate) mtu: u16,
+    /// What limits the engine's data in flight beside the peer's window.
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
+    pub(crate) congestion_control: CongestionControlArg,
     /// Size of the largest transfer.
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = RangedU64ValueParser::<u32>::new().range(1..=65_536))]
     pub(crate) size: u32,
@@ -114,6 +118,9 @@ pub(crate) struct EchoArgs {
     /// Bytes of the longest packet.
     #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u16).range(1280..))]
     pub(crate) mtu: u16,
+    /// What limits the engine's data in flight beside the peer's window.
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
+    pub(crate) congestion_control: CongestionControlArg,
     /// Write all that happens at the engine's border to this file, for l3l4 replay.
     /// It holds every packet in clear.
     #[arg(long, value_name = "FILE")]
@@ -221,6 +228,9 @@ pub(crate) struct ReplayArgs {
     /// Bytes of the longest packet that the engine sends.
     #[arg(long, value_name = "BYTES", default_value_t = ReplayArgs::MTU, value_parser = clap::value_parser!(u16).range(1280..), help_heading = OF_CAPTURES)]
     pub(crate) mtu: u16,
+    /// What limits the engine's data in flight beside the peer's window.
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t, help_heading = OF_CAPTURES)]
+    pub(crate) congestion_control: CongestionControlArg,
     /// The engine's seed, up to 64 hexadecimal digits.
     #[arg(long, value_name = "HEX", default_value = "0", help_heading = OF_CAPTURES)]
     pub(crate) seed: Seed,
@@ -254,11 +264,37 @@ impl ReplayArgs {
                 ("--expect", self.expect.is_some()),
                 ("--linger", self.linger != Self::LINGER),
                 ("--mtu", self.mtu != Self::MTU),
+                (
+                    "--congestion-control",
+                    self.congestion_control != CongestionControlArg::default(),
+                ),
                 ("--seed", self.seed != Seed([0; 32])),
             ],
         };
         let set = set.into_iter().filter(|(_, is_set)| *is_set);
         set.map(|(name, _)| name).collect()
+    }
+}
+
+/// What limits the engine's data in flight beside the peer's window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CongestionControlArg {
+    /// CUBIC (RFC 9438).
+    #[default]
+    Cubic,
+    /// Reno (RFC 5681).
+    Reno,
+    /// Nothing: for links that cannot congest.
+    None,
+}
+
+impl From<CongestionControlArg> for CongestionControl {
+    fn from(control: CongestionControlArg) -> Self {
+        match control {
+            CongestionControlArg::Cubic => Self::Cubic,
+            CongestionControlArg::Reno => Self::Reno,
+            CongestionControlArg::None => Self::None,
+        }
     }
 }
 

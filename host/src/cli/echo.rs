@@ -35,7 +35,9 @@ pub(crate) fn run(args: &EchoArgs) -> anyhow::Result<bool> {
         verbose: args.verbose,
         json: args.json,
     };
-    let builder = Engine::builder().mtu(args.mtu.into());
+    let builder = Engine::builder()
+        .mtu(args.mtu.into())
+        .congestion_control(args.congestion_control.into());
     let echo = Echo::new(pcap.watch(device), printer);
     let engine = match &args.record {
         None => builder.build(echo),

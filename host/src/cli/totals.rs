@@ -16,6 +16,9 @@ pub(crate) struct Totals {
     data_out: u64,
     flows: u64,
     retransmits: u64,
+    syn_cookies_accepted: u64,
+    challenge_acks: u64,
+    datagrams_reassembled: u64,
     dropped: Vec<Dropped>,
 }
 
@@ -43,6 +46,9 @@ impl From<CounterSnapshot> for Totals {
             data_out: counters.l4_tx_bytes,
             flows: counters.flows_announced,
             retransmits: counters.retransmits,
+            syn_cookies_accepted: counters.syn_cookies_accepted,
+            challenge_acks: counters.challenge_acks,
+            datagrams_reassembled: counters.datagrams_reassembled,
             dropped: dropped.collect(),
         }
     }
@@ -60,6 +66,15 @@ impl std::fmt::Display for Totals {
             grouped(self.flows),
             grouped(self.retransmits),
         )?;
+        for (count, what) in [
+            (self.syn_cookies_accepted, "flows by SYN cookie"),
+            (self.challenge_acks, "challenge ACKs"),
+            (self.datagrams_reassembled, "datagrams reassembled"),
+        ] {
+            if count > 0 {
+                write!(f, ", {} {what}", grouped(count))?;
+            }
+        }
         if self.dropped.is_empty() {
             return write!(f, ", nothing dropped");
         }

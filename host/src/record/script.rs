@@ -241,6 +241,7 @@ fn recorded(verdict: wit::Verdict) -> Verdict {
             nagle: options.nagle.unwrap_or(false),
             keep_alive: options.keep_alive.map(std::time::Duration::from_nanos),
             idle_timeout: options.idle_timeout.map(std::time::Duration::from_nanos),
+            user_timeout: options.user_timeout.map(std::time::Duration::from_nanos),
         }),
         wit::Verdict::Refuse(how) => Verdict::Refuse(how),
         wit::Verdict::Drop => Verdict::Drop,

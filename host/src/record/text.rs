@@ -183,6 +183,7 @@ impl fmt::Display for Options<'_> {
             nagle,
             keep_alive,
             idle_timeout,
+            user_timeout,
         } = self.0;
         if nagle == &Some(true) {
             write!(f, " nagle")?;
@@ -192,6 +193,9 @@ impl fmt::Display for Options<'_> {
         }
         if let Some(time) = idle_timeout {
             write!(f, " idle-timeout {time} ns")?;
+        }
+        if let Some(time) = user_timeout {
+            write!(f, " user-timeout {time} ns")?;
         }
         Ok(())
     }

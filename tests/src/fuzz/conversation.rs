@@ -314,6 +314,7 @@ impl<'s, 'c, 'd> Tale<'s, 'c, 'd> {
                 nagle: true,
                 keep_alive: Some(Duration::from_secs(5)),
                 idle_timeout: Some(Duration::from_secs(600)),
+                user_timeout: Some(Duration::from_secs(300)),
             }),
             _ => Verdict::Accept(FlowOptions::default()),
         }

@@ -87,7 +87,7 @@ fn a_version_of_the_future_is_named() {
     record[7] = 9;
     let text = read_error(record).to_string();
     assert!(
-        text.contains("version 9") && text.contains("version 1"),
+        text.contains("version 9") && text.contains("version 2"),
         "{text}"
     );
 }
@@ -120,7 +120,7 @@ fn noise_is_never_more_than_an_error() {
     for _ in 0..2000 {
         let length = random.below(200);
         let noise = random.bytes(length);
-        let behind_the_magic = [b"L3L4REC\x01", &noise[..]].concat();
+        let behind_the_magic = [b"L3L4REC\x02", &noise[..]].concat();
         let in_a_frame = file::wrapped([noise.clone()]);
         let behind_the_header = file::wrapped([header.clone(), noise.clone()]);
         for record in [noise, behind_the_magic, in_a_frame, behind_the_header] {

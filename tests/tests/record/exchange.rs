@@ -90,6 +90,7 @@ impl Callbacks for Application {
                 nagle: true,
                 keep_alive: Some(Duration::from_secs(30)),
                 idle_timeout: Some(Duration::from_secs(600)),
+                user_timeout: Some(Duration::from_secs(300)),
             }),
         }
     }

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use l3l4_host::record::{Ending, Frame, Outcome, Reader, Replay};
-use l3l4_host::{Component, Engine, Error};
+use l3l4_host::{Component, CongestionControl, Engine, Error};
 use l3l4_tests::craft::{Family, udp};
 
 use crate::exchange::{Story, everything, replayed};
@@ -30,6 +31,11 @@ fn options_of_the_builder_are_replayed() {
     let builder = Engine::builder()
         .mtu(1280)
         .tcp_buffer_size(4096)
+        .syn_cookies(false)
+        .congestion_control(CongestionControl::Reno)
+        .min_rto(Duration::from_secs(1))
+        .reassembly_memory(1 << 20)
+        .reassembly_timeout(Duration::from_secs(30))
         .max_flows(100)
         .max_stray_replies(0);
     let mut story = Story::new(builder);

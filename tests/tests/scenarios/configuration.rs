@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use l3l4_engine::{Config, ConfigItem};
+use l3l4_engine::{Config, ConfigItem, CongestionControl};
 use l3l4_host::{ConfigurationItem, ConfigureError, Error};
 use l3l4_tests::component::Component;
 use l3l4_tests::dut::Native;
 use l3l4_tests::scene::config;
 
+const MS_10: u64 = 10_000_000;
 const MS_100: u64 = 100_000_000;
+const S_60: u64 = 60_000_000_000;
 const DAYS_7: u64 = 7 * 24 * 3600 * 1_000_000_000;
 
 struct Item {
@@ -33,24 +35,28 @@ macro_rules! number {
 
 macro_rules! timeout {
     ($name:ident, $field:ident) => {
+        timeout!($name, $field, MS_100, DAYS_7)
+    };
+    ($name:ident, $field:ident, $least:expr, $most:expr) => {
         Item {
             native: ConfigItem::$name,
             guest: ConfigurationItem::$name,
-            least: MS_100,
-            most: DAYS_7,
+            least: $least,
+            most: $most,
             set: |config, value| config.$field = Duration::from_nanos(value),
         }
     };
 }
 
 /// The bounds as `wit/types.wit` states them.
-const ITEMS: [Item; 15] = [
+const ITEMS: [Item; 18] = [
     number!(Mtu, mtu, 1280, 65_535),
     number!(MaxFlows, max_flows, 1, 1_048_576),
     number!(MaxHalfOpen, max_half_open, 1, 1_048_576),
     number!(MemoryLimit, memory_limit, 1 << 20, 3 << 30),
-    number!(TcpReceiveBuffer, tcp_receive_buffer, 2048, 65_535),
-    number!(TcpSendBuffer, tcp_send_buffer, 2048, 1_048_576),
+    number!(TcpReceiveBuffer, tcp_receive_buffer, 2048, 16 << 20),
+    number!(TcpSendBuffer, tcp_send_buffer, 2048, 16 << 20),
+    timeout!(MinRto, min_rto, MS_10, S_60),
     timeout!(VerdictTimeout, verdict_timeout),
     timeout!(HandshakeTimeout, handshake_timeout),
     timeout!(TcpIdleTimeout, tcp_idle_timeout),
@@ -60,6 +66,8 @@ const ITEMS: [Item; 15] = [
     timeout!(UdpIdleTimeout, udp_idle_timeout),
     timeout!(IcmpIdleTimeout, icmp_idle_timeout),
     number!(MaxStrayReplies, max_stray_replies, 0, 1_000_000),
+    number!(ReassemblyMemory, reassembly_memory, 128 << 10, 256 << 20),
+    timeout!(ReassemblyTimeout, reassembly_timeout),
 ];
 
 #[test]
@@ -112,8 +120,11 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(defaults.memory_limit, 256 << 20);
     assert_eq!(
         (defaults.tcp_receive_buffer, defaults.tcp_send_buffer),
-        (65_535, 65_535)
+        (4 << 20, 4 << 20)
     );
+    assert!(defaults.syn_cookies);
+    assert_eq!(defaults.congestion_control, CongestionControl::Cubic);
+    assert_eq!(defaults.min_rto, Duration::from_millis(200));
     assert_eq!(defaults.verdict_timeout, seconds(75));
     assert_eq!(defaults.handshake_timeout, seconds(63));
     assert_eq!(defaults.tcp_idle_timeout, seconds(7440));
@@ -123,4 +134,6 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(defaults.udp_idle_timeout, seconds(300));
     assert_eq!(defaults.icmp_idle_timeout, seconds(60));
     assert_eq!(defaults.max_stray_replies, 1000);
+    assert_eq!(defaults.reassembly_memory, 4 << 20);
+    assert_eq!(defaults.reassembly_timeout, seconds(60));
 }

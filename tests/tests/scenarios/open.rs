@@ -236,11 +236,17 @@ fn options_out_of_bounds_are_refused() {
             idle_timeout: Some(time),
             ..FlowOptions::default()
         };
+        let user = |time| FlowOptions {
+            user_timeout: Some(time),
+            ..FlowOptions::default()
+        };
         let day = Duration::from_secs(24 * 3600);
         for options in [
             keep_alive(Duration::from_millis(999)),
             idle(Duration::from_millis(99)),
             idle(8 * day),
+            user(Duration::from_millis(99)),
+            user(8 * day),
         ] {
             assert_eq!(
                 scene.open(&tuple, options),

@@ -131,13 +131,16 @@ impl Raw {
 }
 
 /// The items of `configuration` after the seed, in the order of the contract.
-const ITEMS: [&str; 16] = [
+const ITEMS: [&str; 21] = [
     "mtu",
     "max-flows",
     "max-half-open",
+    "syn-cookies",
     "memory-limit",
     "tcp-receive-buffer",
     "tcp-send-buffer",
+    "congestion-control",
+    "min-rto",
     "verdict-timeout",
     "handshake-timeout",
     "tcp-idle-timeout",
@@ -148,6 +151,8 @@ const ITEMS: [&str; 16] = [
     "icmp-idle-timeout",
     "icmp-echo",
     "max-stray-replies",
+    "reassembly-memory",
+    "reassembly-timeout",
 ];
 
 fn packet(length: u32) -> Val {

@@ -530,19 +530,20 @@ fn a_record_renewed_by_a_fin_ends_in_time() {
 fn an_opened_flow_refused_for_want_of_memory_is_counted() {
     let config = Config {
         memory_limit: 1 << 20,
-        tcp_send_buffer: 1 << 20,
         ..config()
     };
     on_both_families(config, |scene, family| {
-        let tuple = FiveTuple {
-            protocol: Protocol::Tcp,
-            local: family.local(1),
-            peer: family.peer(2),
-        };
-        assert_eq!(
-            scene.open(&tuple, FlowOptions::default()),
-            Err(OpenError::OutOfMemory)
-        );
+        let mut open = (1..=u16::MAX).map(|port| {
+            let tuple = FiveTuple {
+                protocol: Protocol::Tcp,
+                local: family.local(port),
+                peer: family.peer(2),
+            };
+            scene.open(&tuple, FlowOptions::default())
+        });
+        let refused = open.find_map(Result::err);
+        assert_eq!(refused, Some(OpenError::OutOfMemory));
+        drop(open);
         assert_eq!(scene.counters().flows_out_of_memory, 1);
     });
 }

@@ -14,6 +14,7 @@ const ACCEPT: Verdict = Verdict::Accept(FlowOptions {
     nagle: false,
     keep_alive: None,
     idle_timeout: None,
+    user_timeout: None,
 });
 
 #[test]

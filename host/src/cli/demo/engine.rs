@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context, anyhow};
 use l3l4_host::device::Device;
 use l3l4_host::echo::{Echo, Server};
-use l3l4_host::{CounterSnapshot, Engine};
+use l3l4_host::{Builder, CounterSnapshot};
 
 pub(super) struct Running {
     stop: Arc<AtomicBool>,
@@ -17,15 +17,16 @@ pub(super) struct Running {
 
 impl Running {
     /// Returns when the engine is ready for packets.
-    pub(super) fn start<D: Device + Send + 'static>(device: D, mtu: u16) -> anyhow::Result<Self> {
+    pub(super) fn start<D: Device + Send + 'static>(
+        device: D,
+        builder: Builder,
+    ) -> anyhow::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let (ready, is_ready) = mpsc::channel();
         let thread = thread::Builder::new().name("engine".to_owned()).spawn({
             let stop = Arc::clone(&stop);
             move || {
-                let engine = Engine::builder()
-                    .mtu(mtu.into())
-                    .build(Echo::new(device, ()))?;
+                let engine = builder.build(Echo::new(device, ()))?;
                 let mut server = Server::new(engine);
                 // Nobody listens any more when the program is ending.
                 let _ = ready.send(());

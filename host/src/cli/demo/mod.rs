@@ -10,6 +10,7 @@ mod memory;
 mod pattern;
 mod report;
 
+use l3l4_host::Engine;
 use l3l4_host::device::{self, Device};
 use l3l4_host::tun::Tun;
 
@@ -46,7 +47,10 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<bool> {
             (Box::new(network), pcap.watch(near), Some(reason))
         }
     };
-    let engine = Running::start(device, args.mtu)?;
+    let builder = Engine::builder()
+        .mtu(args.mtu.into())
+        .congestion_control(args.congestion_control.into());
+    let engine = Running::start(device, builder)?;
     let job = Job {
         network: &*network,
         progress: &progress,

@@ -92,7 +92,10 @@ fn open(path: &Path) -> anyhow::Result<(Box<dyn Read>, u64)> {
 }
 
 fn engine(args: &ReplayArgs) -> anyhow::Result<Builder> {
-    let builder = Engine::builder().mtu(args.mtu.into()).seed(args.seed.0);
+    let builder = Engine::builder()
+        .mtu(args.mtu.into())
+        .congestion_control(args.congestion_control.into())
+        .seed(args.seed.0);
     Ok(match &args.component {
         Some(path) => builder.component(&Component::from_file(path)?),
         None => builder,
