@@ -127,16 +127,15 @@ impl Reassembly {
         }
         let before = datagram.memory();
         datagram.verify |= verify;
-        match datagram.add(fragment) {
+        let added = datagram.add(fragment);
+        self.used = self.used - before + datagram.memory();
+        match added {
             Added::Kept if datagram.is_complete() => {
                 let datagram = self.remove(serial);
                 let packet = datagram.and_then(Datagram::into_packet);
                 packet.map(Some).ok_or(DropReason::Fragment)
             }
-            Added::Kept => {
-                self.used = self.used - before + datagram.memory();
-                Ok(None)
-            }
+            Added::Kept => Ok(None),
             Added::Duplicate => Err(DropReason::Fragment),
             Added::Contradiction => {
                 count_dropped(counters, datagram);
