@@ -8,6 +8,7 @@ use l3l4_engine::{
 };
 use l3l4_tests::craft::{Family, udp, unreachable};
 use l3l4_tests::scene::{Scene, config, on_both_families};
+use l3l4_tests::wire::reassemble;
 
 #[test]
 fn datagrams_keep_their_boundaries_both_ways() {
@@ -32,7 +33,7 @@ fn datagrams_keep_their_boundaries_both_ways() {
 }
 
 #[test]
-fn the_largest_datagram_fills_the_mtu_and_one_byte_more_is_too_long() {
+fn a_datagram_that_fills_the_mtu_goes_in_one_packet() {
     for mtu in [1280, 1500, 65_535] {
         let mut config = config();
         config.mtu = mtu;
@@ -41,8 +42,31 @@ fn the_largest_datagram_fills_the_mtu_and_one_byte_more_is_too_long() {
             let most = usize::try_from(mtu).unwrap() - family.ip_header() - 8;
             assert_eq!(scene.tx(flow, &vec![1; most]), Ok(most));
             assert_eq!(scene.packet().length, usize::try_from(mtu).unwrap());
+        });
+    }
+}
+
+#[test]
+fn what_no_ip_datagram_can_hold_is_too_long() {
+    for mtu in [1280, 65_535] {
+        let mut config = config();
+        config.mtu = mtu;
+        on_both_families(config, |scene, family| {
+            let flow = open(scene, family, b"query");
+            // 65,535 bytes with the header of IPv4, without that of IPv6.
+            let most = match family {
+                Family::V4 => 65_507,
+                Family::V6 => 65_527,
+            };
             assert_eq!(scene.tx(flow, &vec![1; most + 1]), Err(FlowError::TooLong));
             scene.silence();
+            assert_eq!(scene.tx(flow, &vec![1; most]), Ok(most));
+            let pieces = scene.sent_packets();
+            let sent = match &pieces[..] {
+                [whole] => whole.clone(),
+                pieces => reassemble(pieces).unwrap(),
+            };
+            assert_eq!(sent.udp().payload, vec![1; most]);
         });
     }
 }

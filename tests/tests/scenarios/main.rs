@@ -11,6 +11,7 @@ mod close;
 mod configuration;
 mod datagrams;
 mod endings;
+mod fragments;
 mod handshake;
 mod icmp;
 mod identity;

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use l3l4_engine::{Config, DropReason, FlowOptions, IcmpEchoPolicy};
-use l3l4_tests::craft::{FAMILIES, Family, Peer, ip, ping, seal, udp, unreachable};
+use l3l4_tests::craft::{
+    FAMILIES, Family, Peer, fragment, icmp, ip, ping, seal, udp, unreachable, with_extension,
+};
 use l3l4_tests::scene::{Scene, config, on_both, on_both_families};
 use l3l4_tests::wire;
 
@@ -97,17 +99,40 @@ fn wrong_checksums() {
 }
 
 #[test]
-fn fragments() {
-    on_both(config(), |scene| {
-        for flags in [[0x20, 0], [0, 1], [0x20, 1], [0x1f, 0xff]] {
-            let mut packet = query(FAMILIES[0]);
-            packet[6..8].copy_from_slice(&flags);
-            dropped(scene, seal(packet), DropReason::Fragment);
+fn fragments_of_no_datagram() {
+    on_both_families(config(), |scene, family| {
+        let ends = (family.peer(0).ip(), family.local(0).ip());
+        let silent: [(u8, usize, bool, usize); 3] = [
+            (wire::UDP, 8, false, 0),
+            (wire::UDP, 0, true, 0),
+            (wire::UDP, 800, true, 0),
+        ];
+        for (protocol, at, more, length) in silent {
+            let piece = fragment(ends, protocol, 1, at, more, &vec![1; length]);
+            dropped(scene, piece, DropReason::Fragment);
         }
-        let (from, to) = (FAMILIES[1].peer(0).ip(), FAMILIES[1].local(0).ip());
-        let mut fragment = vec![wire::UDP, 0, 0, 1, 0, 0, 0, 9];
-        fragment.extend([1; 32]);
-        dropped(scene, ip(from, to, 44, &fragment), DropReason::Fragment);
+        // In the middle of a unit of 8 bytes; beyond 65,535 bytes; without the whole
+        // transport header (RFC 8200 4.5, RFC 7112, RFC 1858).
+        let answered = [
+            (wire::UDP, 0, true, 12, (0, 4)),
+            (wire::UDP, 65_528, false, 8, (0, 42)),
+            (wire::TCP, 0, true, 16, (3, 0)),
+        ];
+        for (protocol, at, more, length, (code, pointer)) in answered {
+            let piece = fragment(ends, protocol, 1, at, more, &vec![0; length]);
+            let answers = dropped_with_answers(scene, piece, DropReason::Fragment);
+            match family {
+                Family::V4 => assert!(answers.is_empty(), "{answers:?}"),
+                Family::V6 => assert_eq!(answers, [(4, code, pointer)]),
+            }
+        }
+        assert_eq!(scene.counters().flows, 0);
+    });
+    on_both(config(), |scene| {
+        let ends = (FAMILIES[0].peer(0).ip(), FAMILIES[0].local(0).ip());
+        // RFC 3128: the flags of a TCP header, for another first fragment.
+        let rest = fragment(ends, wire::TCP, 1, 8, false, &[1; 32]);
+        dropped(scene, rest, DropReason::Fragment);
     });
 }
 
@@ -117,8 +142,68 @@ fn other_protocols() {
         let (from, to) = (family.peer(0).ip(), family.local(0).ip());
         for protocol in [2, 47, 50, 132, 255] {
             let packet = ip_sealed(from, to, protocol, &[0; 32]);
-            dropped(scene, packet, DropReason::UnsupportedProtocol);
+            let answers = dropped_with_answers(scene, packet, DropReason::UnsupportedProtocol);
+            match family {
+                Family::V4 => assert_eq!(answers, [(3, 2, 0)], "{protocol}"),
+                Family::V6 => assert_eq!(answers, [(4, 1, 6)], "{protocol}"),
+            }
         }
+        // To and from the same address goes no answer.
+        let packet = ip_sealed(to, to, 47, &[0; 32]);
+        dropped(scene, packet, DropReason::UnsupportedProtocol);
+    });
+    on_both(config(), |scene| {
+        let (from, to) = (FAMILIES[1].peer(0).ip(), FAMILIES[1].local(0).ip());
+        let nothing_follows = ip(from, to, 59, &[]);
+        dropped(scene, nothing_follows, DropReason::UnsupportedProtocol);
+    });
+}
+
+#[test]
+fn extension_headers_that_stop_a_packet() {
+    on_both(config(), |scene| {
+        let good = query(FAMILIES[1]);
+        let unknown = |action: u8| with_extension(&good, 60, &[0, action | 0x1e, 4, 0, 0, 0, 0]);
+        let reason = DropReason::ExtensionHeader;
+        dropped(scene, unknown(0x40), reason);
+        for action in [0x80, 0xc0] {
+            let answers = dropped_with_answers(scene, unknown(action), reason);
+            assert_eq!(answers, [(4, 2, 42)]);
+        }
+        // A router on the way that is not ours; type 0 too (RFC 5095).
+        for kind in [0, 253] {
+            let packet = with_extension(&good, 43, &[0, kind, 1, 0, 0, 0, 0]);
+            let answers = dropped_with_answers(scene, packet, reason);
+            assert_eq!(answers, [(4, 0, 42)]);
+        }
+        // Hop-by-hop options stand first or not at all (RFC 8200 4.1).
+        let hop_by_hop = with_extension(&good, 0, &[0, 1, 4, 0, 0, 0, 0]);
+        let second = with_extension(&hop_by_hop, 60, &[0, 1, 4, 0, 0, 0, 0]);
+        let answers = dropped_with_answers(scene, second, DropReason::UnsupportedProtocol);
+        assert_eq!(answers, [(4, 1, 40)]);
+        let many = (0..8).fold(good, |packet, _| {
+            with_extension(&packet, 60, &[0, 1, 4, 0, 0, 0, 0])
+        });
+        dropped(scene, many, reason);
+    });
+}
+
+#[test]
+fn an_error_is_not_answered_with_an_error() {
+    on_both(config(), |scene| {
+        let family = FAMILIES[1];
+        let (from, to) = (family.peer(0).ip(), family.local(0).ip());
+        let question = udp(family.local(9), family.peer(9), b"?");
+        let bad_option = [0, 0x9e, 4, 0, 0, 0, 0];
+        let error = with_extension(&unreachable(from, to, 4, &question), 60, &bad_option);
+        dropped(scene, error, DropReason::ExtensionHeader);
+        let redirect = icmp(from, to, 137, 0, [0; 4], &[0; 32]);
+        let redirect = with_extension(&redirect, 60, &bad_option);
+        dropped(scene, redirect, DropReason::ExtensionHeader);
+        // An echo request is none.
+        let echo = with_extension(&ping(from, to, 1, 1, b"data"), 60, &bad_option);
+        let answers = dropped_with_answers(scene, echo, DropReason::ExtensionHeader);
+        assert_eq!(answers, [(4, 2, 42)]);
     });
 }
 
@@ -137,8 +222,17 @@ fn addresses_that_no_flow_can_have() {
             "::",
             "ff02::1",
             "ff0e::1",
+            "::1",
+            "::ffff:198.51.100.2",
         ];
-        let destinations = ["0.0.0.0", "224.0.0.1", "255.255.255.255", "::", "ff02::1"];
+        let destinations = [
+            "0.0.0.0",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "ff02::1",
+            "::ffff:192.0.2.1",
+        ];
         let address = |text: &str| text.parse::<IpAddr>().unwrap();
         let mut pairs = Vec::new();
         for source in sources.map(address) {
@@ -325,8 +419,19 @@ fn a_broken_packet_does_not_hurt_its_neighbours_in_the_batch() {
 
 /// One packet is dropped for one reason, and nothing else happens.
 fn dropped(scene: &mut Scene, packet: Vec<u8>, reason: DropReason) {
+    let answers = dropped_with_answers(scene, packet, reason);
+    assert!(answers.is_empty(), "{answers:?}");
+}
+
+/// One packet is dropped for one reason, and nothing happens but ICMP errors about
+/// it: type, code, and what follows the checksum.
+fn dropped_with_answers(
+    scene: &mut Scene,
+    packet: Vec<u8>,
+    reason: DropReason,
+) -> Vec<(u8, u8, u32)> {
     let before = scene.counters();
-    scene.rx(packet);
+    scene.rx(packet.clone());
     let after = scene.counters();
     let mut expected = before.drops;
     expected[reason as usize] += 1;
@@ -336,9 +441,14 @@ fn dropped(scene: &mut Scene, packet: Vec<u8>, reason: DropReason) {
         "{reason:?}\n{}",
         scene.host().trace.tail(5)
     );
-    scene.silence();
     scene.nobody_announced();
     assert!(scene.events().is_empty());
+    let errors = scene.sent_packets().into_iter().map(|answer| {
+        let message = answer.icmp();
+        assert!(packet.starts_with(&message.payload), "a quote of it");
+        (message.kind, message.code, u32::from_be_bytes(message.rest))
+    });
+    errors.collect()
 }
 
 fn query(family: Family) -> Vec<u8> {

@@ -103,7 +103,10 @@ impl<'a> Fragment<'a> {
             return false;
         };
         let header = match protocol {
-            IpProtocol::Tcp => bytes.get(12).map_or(20, |byte| usize::from(byte >> 4) * 4),
+            IpProtocol::Tcp => {
+                let words = bytes.get(12).map_or(0, |byte| usize::from(byte >> 4));
+                (words * 4).max(20)
+            }
             IpProtocol::Udp | IpProtocol::Icmp | IpProtocol::Icmpv6 => 8,
             // Nobody here reads it.
             _ => 0,

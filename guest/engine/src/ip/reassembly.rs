@@ -469,3 +469,264 @@ impl Datagram {
 fn memory(header: usize, bytes: usize, pieces: usize) -> usize {
     RECORD + header + bytes + pieces * size_of::<Piece>()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ip::{self, Received};
+    use alloc::vec;
+
+    /// A source of numbers (xorshift64).
+    struct Numbers(u64);
+
+    impl Numbers {
+        fn below(&mut self, most: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            usize::try_from(self.0 >> 11).unwrap() % most
+        }
+    }
+
+    struct Pool {
+        reassembly: Reassembly,
+        counters: CounterSnapshot,
+        now: Instant,
+    }
+
+    impl Pool {
+        fn new() -> Self {
+            let config = Config {
+                reassembly_memory: 128 << 10,
+                ..Config::new([7; 32])
+            };
+            let [key, _] = Key::pair(&config.seed);
+            Self {
+                reassembly: Reassembly::new(key, &config),
+                counters: CounterSnapshot::default(),
+                now: Instant(0),
+            }
+        }
+
+        fn add(&mut self, packet: &[u8]) -> Result<Option<Vec<u8>>, DropReason> {
+            let Ok(Received::Fragment(fragment)) = ip::parse(packet, true) else {
+                panic!("a fragment");
+            };
+            let added = self
+                .reassembly
+                .add(self.now, &fragment, true, &mut self.counters);
+            let used = self.reassembly.memory();
+            let datagrams = self.reassembly.datagrams.values();
+            let counted: usize = datagrams.map(Datagram::memory).sum();
+            assert_eq!(used, counted as u64);
+            assert!(used <= 128 << 10, "{used}");
+            assert_eq!(
+                self.reassembly.datagrams.len(),
+                self.reassembly.serials.len()
+            );
+            added.map(|whole| whole.map(|whole| whole.packet))
+        }
+
+        fn dropped(&self) -> u64 {
+            self.counters.dropped(DropReason::Fragment)
+        }
+    }
+
+    /// A protocol for experiments (RFC 3692), of which no header is expected.
+    const PROTOCOL: u8 = 253;
+
+    fn v4(id: u16, offset: usize, more: bool, payload: &[u8]) -> Vec<u8> {
+        let word = u16::try_from(offset / 8).unwrap() | u16::from(more) << 13;
+        let mut packet = vec![0x45, 0];
+        packet.extend(u16::try_from(20 + payload.len()).unwrap().to_be_bytes());
+        packet.extend(id.to_be_bytes());
+        packet.extend(word.to_be_bytes());
+        packet.extend([64, PROTOCOL, 0, 0, 198, 51, 100, 2, 192, 0, 2, 1]);
+        packet.extend(payload);
+        Ipv4Packet::new_unchecked(&mut packet).fill_checksum();
+        packet
+    }
+
+    /// Behind destination options, which stay.
+    fn v6(id: u32, offset: usize, more: bool, payload: &[u8]) -> Vec<u8> {
+        let word = u16::try_from(offset).unwrap() | u16::from(more);
+        let mut packet = vec![0x60, 0, 0, 0];
+        packet.extend(u16::try_from(16 + payload.len()).unwrap().to_be_bytes());
+        packet.extend([60, 64]);
+        packet.extend([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xb]);
+        packet.extend([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xa]);
+        packet.extend([44, 0, 1, 4, 0, 0, 0, 0]);
+        packet.extend([PROTOCOL, 0]);
+        packet.extend(word.to_be_bytes());
+        packet.extend(id.to_be_bytes());
+        packet.extend(payload);
+        packet
+    }
+
+    type Cut = fn(u16, usize, bool, &[u8]) -> Vec<u8>;
+    const CUTS: [Cut; 2] = [v4, |id, offset, more, payload| {
+        v6(id.into(), offset, more, payload)
+    }];
+
+    #[test]
+    fn any_cuts_in_any_order_give_the_packet() {
+        let mut numbers = Numbers(0x1234_5678_9abc_def1);
+        let (mut pool, mut completed) = (Pool::new(), 0);
+        for round in 0..300u16 {
+            let data: Vec<u8> = (0..numbers.below(65_000) + 9)
+                .map(|_| numbers.below(256).to_le_bytes()[0])
+                .collect();
+            let cut = CUTS[usize::from(round) % 2];
+            let most = 1 + numbers.below(2000);
+            let (mut pieces, mut at) = (Vec::new(), 0);
+            while at < data.len() {
+                let length = ((1 + numbers.below(most)) * 8).min(data.len() - at);
+                let more = at + length < data.len();
+                pieces.push(cut(round, at, more, &data[at..at + length]));
+                at += length;
+            }
+            if pieces.len() < 2 || pieces.len() > MOST_PIECES {
+                continue;
+            }
+            for i in (1..pieces.len()).rev() {
+                pieces.swap(i, numbers.below(i + 1));
+            }
+            let last = pieces.pop().unwrap();
+            for piece in &pieces {
+                assert_eq!(pool.add(piece), Ok(None));
+            }
+            let twice = pool.add(&pieces[numbers.below(pieces.len())]);
+            assert_eq!(twice, Err(DropReason::Fragment), "an exact duplicate");
+            let whole = pool.add(&last).unwrap().expect("all pieces");
+            let Ok(Received::Packet(packet)) = ip::parse(&whole, true) else {
+                panic!("a packet");
+            };
+            assert_eq!(u8::from(packet.protocol), PROTOCOL);
+            assert!(packet.payload == data, "the bytes of round {round}");
+            assert_eq!(pool.reassembly.memory(), 0);
+            completed += 1;
+        }
+        assert!(completed > 200, "{completed} rounds were of use");
+    }
+
+    #[test]
+    fn an_overlap_ends_the_datagram_and_with_ipv6_what_follows() {
+        for (at, length) in [(8, 8), (0, 16), (8, 24), (16, 24), (24, 16)] {
+            for (family, cut) in CUTS.into_iter().enumerate() {
+                let mut pool = Pool::new();
+                pool.add(&cut(9, 0, true, &[1; 8])).unwrap();
+                pool.add(&cut(9, 16, true, &[1; 16])).unwrap();
+                pool.add(&cut(9, 40, true, &[1; 8])).unwrap();
+                let bad = pool.add(&cut(9, at, true, &vec![2; length]));
+                // 8 to 16 is a hole; all others overlap.
+                if at == 8 && length == 8 {
+                    assert_eq!(bad, Ok(None));
+                    continue;
+                }
+                assert_eq!(bad, Err(DropReason::Fragment), "{at} {length}");
+                assert_eq!(pool.dropped(), 3, "the three that had come");
+                let again = pool.add(&cut(9, 200, true, &[1; 8]));
+                match family {
+                    0 => assert_eq!(again, Ok(None)),
+                    _ => assert_eq!(again, Err(DropReason::Fragment), "RFC 5722 4"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_end_is_said_once() {
+        for cut in CUTS {
+            let ends: [&[(usize, bool, usize)]; 4] = [
+                &[(16, false, 4), (24, false, 4)],
+                &[(16, false, 4), (24, true, 8)],
+                &[(16, true, 8), (8, false, 4)],
+                &[(16, false, 8), (8, true, 16)],
+            ];
+            for pieces in ends {
+                let mut pool = Pool::new();
+                let [(a, more_a, len_a), (b, more_b, len_b)] = *pieces else {
+                    panic!("two");
+                };
+                pool.add(&cut(9, a, more_a, &vec![1; len_a])).unwrap();
+                let second = pool.add(&cut(9, b, more_b, &vec![1; len_b]));
+                assert_eq!(second, Err(DropReason::Fragment), "{pieces:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_pool_evicts_the_oldest() {
+        for cut in CUTS {
+            let mut pool = Pool::new();
+            for id in 0..1000 {
+                pool.add(&cut(id, 0, true, &[1; 1000])).unwrap();
+            }
+            let held = pool.reassembly.datagrams.len();
+            assert!((60..=90).contains(&held), "{held} of 1,000 B in 128 KiB");
+            assert_eq!(pool.dropped(), 1000 - held as u64);
+            // The last is held, and completes; the first is not.
+            assert!(pool.add(&cut(999, 1000, false, &[2; 5])).unwrap().is_some());
+            assert_eq!(pool.add(&cut(0, 1000, false, &[2; 5])), Ok(None));
+        }
+    }
+
+    #[test]
+    fn one_datagram_of_tiny_fragments_stays_within_its_bound() {
+        for cut in CUTS {
+            let mut pool = Pool::new();
+            let most = u16::try_from(MOST_PIECES).unwrap();
+            for i in 0..most {
+                assert_eq!(
+                    pool.add(&cut(9, usize::from(i) * 16, true, &[1; 8])),
+                    Ok(None)
+                );
+            }
+            let more = pool.add(&cut(9, 65_000, true, &[1; 8]));
+            assert_eq!(more, Err(DropReason::Fragment));
+            assert_eq!(pool.dropped(), most.into());
+            assert!(pool.reassembly.memory() <= RECORD as u64);
+        }
+    }
+
+    #[test]
+    fn what_is_late_expires_oldest_first_and_names_the_first_fragment() {
+        for cut in CUTS {
+            let mut pool = Pool::new();
+            let first = cut(1, 0, true, &[1; 64]);
+            pool.add(&cut(1, 64, true, &[1; 64])).unwrap();
+            pool.add(&first).unwrap();
+            pool.now = Instant(1_000_000_000);
+            pool.add(&cut(2, 64, true, &[1; 64])).unwrap();
+            let sixty = Instant(60_000_000_000);
+            assert_eq!(pool.reassembly.deadline(), Some(sixty));
+            let early = Instant(sixty.0 - 1);
+            assert!(pool.reassembly.expire(early, &mut pool.counters).is_none());
+            let expired = pool.reassembly.expire(sixty, &mut pool.counters).unwrap();
+            assert_eq!(expired.report().expect("it came").quote, first);
+            assert!(pool.reassembly.expire(sixty, &mut pool.counters).is_none());
+            let later = Instant(61_000_000_000);
+            let expired = pool.reassembly.expire(later, &mut pool.counters).unwrap();
+            assert!(expired.report().is_none());
+            assert_eq!((pool.reassembly.memory(), pool.dropped()), (0, 3));
+            assert_eq!(pool.reassembly.deadline(), None);
+        }
+    }
+
+    #[test]
+    fn the_protocol_tells_ipv4_datagrams_apart() {
+        let mut pool = Pool::new();
+        pool.add(&v4(1, 0, true, &[1; 8])).unwrap();
+        let mut other = v4(1, 8, false, &[1; 8]);
+        other[9] = 254;
+        Ipv4Packet::new_unchecked(&mut other).fill_checksum();
+        assert_eq!(pool.add(&other), Ok(None));
+        assert!(pool.add(&v4(1, 8, false, &[1; 8])).unwrap().is_some());
+        // With IPv6 what the first fragment says counts (RFC 8200 4.5).
+        let mut other = v6(1, 8, false, &[1; 8]);
+        other[48] = 254;
+        assert_eq!(pool.add(&other), Ok(None));
+        let whole = pool.add(&v6(1, 0, true, &[1; 8])).unwrap().unwrap();
+        assert_eq!(whole[40], PROTOCOL);
+    }
+}

@@ -80,3 +80,120 @@ fn fragment<'a>(
         payload,
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ip::Problem;
+    use alloc::vec;
+    use alloc::vec::Vec;
+
+    fn packet(first: u8, rest: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x60, 0, 0, 0];
+        packet.extend(u16::try_from(rest.len()).unwrap().to_be_bytes());
+        packet.extend([first, 64]);
+        packet.extend([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xb]);
+        packet.extend([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xa]);
+        packet.extend(rest);
+        packet
+    }
+
+    fn problem(packet: &[u8]) -> (DropReason, Option<(u8, usize)>) {
+        let rejected = parse(packet).expect_err("a fault");
+        let problem = rejected.report.map(|report| match report.problem {
+            Problem::Parameter { code, pointer } => (code, pointer),
+            other => panic!("{other:?}"),
+        });
+        (rejected.reason, problem)
+    }
+
+    const PADDING: [u8; 8] = [60, 0, 1, 4, 0, 0, 0, 0];
+
+    #[test]
+    fn a_chain_leads_to_its_end() {
+        let mut chain = vec![43, 0, 5, 2, 0, 0, 0, 0]; // hop by hop: router alert
+        chain.extend([60, 0, 0, 0, 0, 0, 0, 0]); // routing, no segments left
+        chain.extend([44, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        chain.extend([60, 0, 0, 0, 0, 0, 0, 9]); // an atomic fragment
+        chain.extend([17, 0, 0, 0, 0, 0, 0, 0]);
+        chain.extend([1, 2, 3]);
+        let packet = packet(0, &chain);
+        let Ok(Received::Packet(found)) = parse(&packet) else {
+            panic!("a packet");
+        };
+        assert_eq!(found.protocol, IpProtocol::Udp);
+        assert_eq!((found.payload, found.protocol_at), (&[1, 2, 3][..], 80));
+        assert_eq!(
+            extension::upper(IpProtocol::HopByHop, &packet[40..]),
+            Some((IpProtocol::Udp, &[1, 2, 3][..]))
+        );
+    }
+
+    #[test]
+    fn chains_are_bounded() {
+        for (count, allowed) in [(MOST_HEADERS, true), (MOST_HEADERS + 1, false)] {
+            let mut chain = PADDING.repeat(count);
+            chain[8 * count - 8] = 59;
+            let packet = packet(60, &chain);
+            assert_eq!(parse(&packet).is_ok(), allowed, "{count}");
+        }
+    }
+
+    #[test]
+    fn headers_cut_off_or_overlong_are_malformed() {
+        let malformed = (DropReason::Malformed, None);
+        for kind in [0, 43, 60] {
+            for length in 0..8 {
+                assert_eq!(problem(&packet(kind, &[59; 8][..length])), malformed);
+            }
+            assert_eq!(
+                problem(&packet(kind, &[59, 1, 0, 0, 0, 0, 0, 0])),
+                malformed
+            );
+        }
+        for length in 0..8 {
+            assert_eq!(problem(&packet(44, &[0; 8][..length])), malformed);
+        }
+        // Options that run over the end of their header, by type or by length.
+        for options in [[0, 0, 0, 0, 0, 1], [1, 5, 0, 0, 0, 0], [5, 2, 0, 0, 5, 1]] {
+            let mut header = vec![59, 0];
+            header.extend(options);
+            header.extend([0; 8]);
+            assert_eq!(problem(&packet(60, &header)), malformed, "{options:?}");
+        }
+    }
+
+    #[test]
+    fn pointers_count_from_the_start_of_the_packet() {
+        let mut chain = PADDING.to_vec();
+        chain.extend([59, 0, 1, 0, 0x80, 2, 0, 0]);
+        let reason = DropReason::ExtensionHeader;
+        assert_eq!(problem(&packet(60, &chain)), (reason, Some((2, 52))));
+        let mut chain = PADDING.to_vec();
+        chain[0] = 43;
+        chain.extend([59, 0, 0, 1, 0, 0, 0, 0]);
+        assert_eq!(problem(&packet(60, &chain)), (reason, Some((0, 50))));
+    }
+
+    #[test]
+    fn impossible_fragments_are_told_of() {
+        let reason = DropReason::Fragment;
+        let fragment = |word: u16, length: usize| {
+            let [high, low] = word.to_be_bytes();
+            let mut rest = vec![17, 0, high, low, 0, 0, 0, 1];
+            rest.resize(8 + length, 0);
+            packet(44, &rest)
+        };
+        assert_eq!(problem(&fragment(8, 0)), (reason, None));
+        assert_eq!(problem(&fragment(9, 12)), (reason, Some((0, 4))));
+        assert_eq!(problem(&fragment(65_528, 8)), (reason, Some((0, 42))));
+        assert!(parse(&fragment(65_528, 7)).is_ok());
+        assert!(parse(&fragment(1, 8)).is_ok());
+        // UDP behind options, the header in another fragment (RFC 7112).
+        let mut rest = vec![60, 0, 0, 1, 0, 0, 0, 1];
+        rest.extend([17, 0, 1, 4, 0, 0, 0, 0]);
+        assert_eq!(problem(&packet(44, &rest)), (reason, Some((3, 0))));
+        rest.extend([0; 8]);
+        assert!(parse(&packet(44, &rest)).is_ok());
+    }
+}
