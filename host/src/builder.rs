@@ -33,6 +33,8 @@ pub struct Builder {
 
 /// The default of `memory_limit` (`wit/types.wit`).
 const DEFAULT_MEMORY_LIMIT: u64 = 256 << 20;
+/// The default of `reassembly_memory` (`wit/types.wit`).
+const DEFAULT_REASSEMBLY_MEMORY: u32 = 4 << 20;
 /// The default of `tcp_send_buffer` (`wit/types.wit`).
 const DEFAULT_SEND_BUFFER: u32 = 4 << 20;
 /// What a 32-bit guest can address.
@@ -94,9 +96,11 @@ impl Builder {
 
     /// Most bytes of memory that the guest gets, whatever it asks for. A guest
     /// that needs more traps ([`Error::Trap`]). By default twice
-    /// [`memory_limit`](Self::memory_limit) and 64 MiB: the engine keeps its
-    /// own limit, and the allocator's holes, one batch and the flow table's growth
-    /// come on top. That is 576 MiB when nothing is set, and never above 4 GiB.
+    /// [`memory_limit`](Self::memory_limit) and
+    /// [`reassembly_memory`](Self::reassembly_memory), and 64 MiB: the engine keeps
+    /// its own limits, and the allocator's holes, one batch and the flow table's
+    /// growth come on top. That is 584 MiB when nothing is set, and never above
+    /// 4 GiB.
     pub fn guest_memory_limit(mut self, bytes: usize) -> Self {
         self.guest_memory_limit = Some(bytes);
         self
@@ -435,7 +439,12 @@ impl Builder {
                 .configuration
                 .memory_limit
                 .unwrap_or(DEFAULT_MEMORY_LIMIT);
-            let twice = flows.saturating_mul(2).saturating_add(64 << 20);
+            let fragments = self
+                .configuration
+                .reassembly_memory
+                .unwrap_or(DEFAULT_REASSEMBLY_MEMORY);
+            let kept = flows.saturating_add(fragments.into());
+            let twice = kept.saturating_mul(2).saturating_add(64 << 20);
             usize::try_from(twice.min(GUEST_ADDRESS_SPACE)).unwrap_or(usize::MAX)
         };
         self.guest_memory_limit.unwrap_or_else(default)

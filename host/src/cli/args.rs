@@ -334,7 +334,7 @@ impl FromStr for Seed {
 mod tests {
     use clap::{CommandFactory, Parser};
 
-    use super::Args;
+    use super::{Args, Command, CongestionControl};
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -355,5 +355,24 @@ mod tests {
             };
             assert!(with("1280") && !with("1279"), "{command:?}");
         }
+    }
+
+    #[test]
+    fn congestion_control_is_read_by_its_name() {
+        let read = |name| {
+            let line = ["l3l4", "demo", "--congestion-control", name];
+            Args::try_parse_from(line).map(|args| match args.command {
+                Command::Demo(demo) => CongestionControl::from(demo.congestion_control),
+                other => panic!("{other:?}"),
+            })
+        };
+        for (name, control) in [
+            ("cubic", CongestionControl::Cubic),
+            ("reno", CongestionControl::Reno),
+            ("none", CongestionControl::None),
+        ] {
+            assert_eq!(read(name).unwrap(), control);
+        }
+        assert!(read("vegas").is_err());
     }
 }

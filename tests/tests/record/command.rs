@@ -69,6 +69,7 @@ fn an_option_of_captures_is_refused_and_not_passed_over() {
         ["--app", "echo"],
         ["--checksums", "ignore"],
         ["--mtu", "9000"],
+        ["--congestion-control", "reno"],
         ["--seed", "7"],
         ["--linger", "5"],
     ] {
