@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use l3l4_engine::{Config, FlowOptions, IcmpEchoPolicy, Protocol, Verdict};
 
-use crate::craft::{FAMILIES, Peer, seal, udp};
+use crate::craft::{FAMILIES, Peer, fragments, seal, udp};
 use crate::dut::Native;
 use crate::scene::{Scene, config, told};
 use crate::wire::{Body, Seen};
 
 /// Feeds the packet as it is, then with its checksums made right, so that what lies
-/// behind them is reached.
+/// behind them is reached, then that in pieces, last one first.
 pub(super) fn run(data: &[u8]) {
     let config = Config {
         // The packet's own bytes are all of use.
@@ -29,15 +29,16 @@ pub(super) fn run(data: &[u8]) {
         scene.host().silent = !super::conversation::is_traced();
         let baseline = scene.counters().memory_bytes;
         populate(scene);
-        for packet in [data.to_vec(), seal_any(data)] {
+        let sealed = seal_any(data);
+        for packets in [vec![data.to_vec()], vec![sealed.clone()], pieces(&sealed)] {
             scene.sent_packets();
-            scene.rx(packet);
+            scene.rx_batch(&packets);
             let sent = scene.sent_packets();
             // The fragments of a large echo are one reply.
             let is_begun = |it: &&Seen| !matches!(&it.body, Body::Fragment(it) if it.offset > 0);
             let replies = sent.iter().filter(is_begun).count();
             // Data that a hostile ACK releases from a full window may go with it.
-            assert!(replies <= 2, "{replies} replies to one packet");
+            assert!(replies <= 2, "{replies} replies to one packet: {data:02x?}");
             scene.wait(Duration::from_secs(2));
         }
         scene.wait(Duration::from_secs(30_000));
@@ -73,6 +74,22 @@ fn populate(scene: &mut Scene) {
         scene.host().announced.clear();
     }
     scene.events();
+}
+
+/// The packet in two or more fragments, if it is long enough.
+fn pieces(packet: &[u8]) -> Vec<Vec<u8>> {
+    let header = match packet.first().map(|first| first >> 4) {
+        Some(4) => 20,
+        Some(6) => 40,
+        Some(_) | None => return Vec::new(),
+    };
+    let Some(payload @ 9..=60_000) = packet.len().checked_sub(header) else {
+        return Vec::new();
+    };
+    let size = (payload / 3).next_multiple_of(8).max(8);
+    let mut pieces = fragments(packet, 1, size);
+    pieces.reverse();
+    pieces
 }
 
 /// `seal` takes packets of version 4 and 6 only.

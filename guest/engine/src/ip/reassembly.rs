@@ -4,14 +4,15 @@
 //! Fragments of one datagram may come in any order, and an exact duplicate is
 //! passed over; an overlap ends the datagram (RFC 5722). When the pool is full, the
 //! oldest datagram goes: under a flood of fragments a datagram whose own come
-//! together still gets through. No fragment costs more than two searches in a tree
-//! and one in its datagram, keyed so that no sender can choose what it meets.
+//! together still gets through. A fragment costs a search in a keyed table, so that
+//! no sender can choose what it meets, one by age, and one in its datagram.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::time::Duration;
 
+use hashbrown::HashTable;
 use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet};
 
 use super::extension::FRAGMENT;
@@ -27,8 +28,9 @@ use crate::types::Instant;
 /// MTU there is (68 bytes, RFC 791 3.2).
 const MOST_PIECES: usize = 2048;
 
-/// What a datagram takes beside its bytes and pieces: its places in both trees,
-/// whose nodes may be half empty, and what the allocator adds to its three buffers.
+/// What a datagram takes beside its bytes and pieces: its places in the tree and in
+/// the table, both of which may be half empty, and what the allocator adds to its
+/// three buffers.
 const RECORD: usize = 512;
 const _: () = assert!(2 * (size_of::<(u64, Datagram)>() + size_of::<(u64, u64)>()) + 48 <= RECORD);
 
@@ -37,8 +39,8 @@ const _: () = assert!(2 * (size_of::<(u64, Datagram)>() + size_of::<(u64, u64)>(
 pub(crate) struct Reassembly {
     /// By serial number: the oldest comes first.
     datagrams: BTreeMap<u64, Datagram>,
-    /// Serial numbers by the keyed hash of the identity, which itself decides.
-    serials: BTreeMap<u64, u64>,
+    /// Keyed hashes of identities, each with its datagram's serial number.
+    serials: HashTable<(u64, u64)>,
     next_serial: u64,
     key: Key,
     timeout: Duration,
@@ -81,7 +83,7 @@ impl Reassembly {
     pub(crate) fn new(key: Key, config: &Config) -> Self {
         Self {
             datagrams: BTreeMap::new(),
-            serials: BTreeMap::new(),
+            serials: HashTable::new(),
             next_serial: 0,
             key,
             timeout: config.reassembly_timeout,
@@ -113,8 +115,8 @@ impl Reassembly {
     ) -> Result<Option<Reassembled>, DropReason> {
         let identity = Identity::of(fragment);
         let hash = identity.hash(&self.key);
-        let serial = match self.serials.get(&hash) {
-            Some(serial) => *serial,
+        let serial = match self.serials.find(hash, |(held, _)| *held == hash) {
+            Some((_, serial)) => *serial,
             None => self.begin(now, hash, identity, counters),
         };
         self.make_room(serial, fragment, counters);
@@ -188,7 +190,8 @@ impl Reassembly {
         };
         self.used += datagram.memory();
         self.datagrams.insert(serial, datagram);
-        self.serials.insert(hash, serial);
+        self.serials
+            .insert_unique(hash, (hash, serial), |(hash, _)| *hash);
         serial
     }
 
@@ -213,7 +216,10 @@ impl Reassembly {
 
     fn remove(&mut self, serial: u64) -> Option<Datagram> {
         let datagram = self.datagrams.remove(&serial)?;
-        self.serials.remove(&datagram.hash);
+        let is_it = |(_, held): &(u64, u64)| *held == serial;
+        if let Ok(entry) = self.serials.find_entry(datagram.hash, is_it) {
+            entry.remove();
+        }
         self.used -= datagram.memory();
         Some(datagram)
     }
