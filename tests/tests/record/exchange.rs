@@ -10,7 +10,7 @@ use l3l4_host::{
     Batch, Builder, Callbacks, Component, Engine, Error, Event, FiveTuple, FlowId, FlowOptions,
     Instant, Packets, Protocol, Refusal, Verdict,
 };
-use l3l4_tests::craft::{Family, Peer, udp};
+use l3l4_tests::craft::{Family, Peer, fragments, udp};
 use l3l4_tests::wire;
 
 /// Waits for its verdict.
@@ -236,7 +236,11 @@ fn datagrams(story: &mut Story, family: Family) {
     story.one(udp(peer, local, b"a question"));
     let flow = *story.app().flows.last().unwrap();
     story.send(flow, b"an answer").unwrap();
-    story.send(flow, &[0; 3000]).expect_err("too long");
+    story.send(flow, &[0; 3000]).unwrap();
+    story.send(flow, &[0; 66_000]).expect_err("too long");
+    for piece in fragments(&udp(peer, local, &[1; 3000]), 1, 1448) {
+        story.one(piece);
+    }
     let now = story.later();
     let other = family.local(54);
     story
