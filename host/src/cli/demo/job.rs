@@ -90,7 +90,8 @@ pub(super) const TASKS: [Task; 7] = [
 pub(super) struct Job<'a> {
     pub(super) network: &'a dyn Network,
     pub(super) progress: &'a Progress,
-    pub(super) mtu: u16,
+    /// The largest that the network's clients send, in fragments if need be.
+    pub(super) largest_packet: u16,
     /// Bytes of the largest transfer.
     pub(super) size: u64,
 }
@@ -107,8 +108,11 @@ impl Job<'_> {
     /// What a task is called.
     pub(super) fn describe(&self, task: Task, family: Family) -> String {
         match task {
-            Task::Ping => format!("ping, {}", range(&ping_sizes(self.mtu, family))),
-            Task::Datagrams => format!("udp, {}", range(&datagram_sizes(self.mtu, family))),
+            Task::Ping => format!("ping, {}", range(&ping_sizes(self.largest_packet, family))),
+            Task::Datagrams => format!(
+                "udp, {}",
+                range(&datagram_sizes(self.largest_packet, family))
+            ),
             Task::Connect => format!("tcp, {ADDRESSES} addresses, {} ports each", PORTS.len()),
             Task::Requests => format!("tcp, {} requests of {REQUEST} B", grouped(REQUESTS.into())),
             Task::HalfClose => "tcp, send all, close, then read".to_owned(),
@@ -144,7 +148,7 @@ impl Job<'_> {
             .ping(to)
             .map_err(|e| failed("no ping socket", &e))?;
         let mut sequence = 0;
-        for size in ping_sizes(self.mtu, family) {
+        for size in ping_sizes(self.largest_packet, family) {
             let data = noise(size, sequence.into());
             for _ in 0..PINGS {
                 sequence += 1;
@@ -173,7 +177,7 @@ impl Job<'_> {
                 .map_err(|e| failed(&format!("udp to {to}"), &e))?;
             outcome.flows += 1;
             for round in 0..DATAGRAM_ROUNDS {
-                for size in datagram_sizes(self.mtu, family) {
+                for size in datagram_sizes(self.largest_packet, family) {
                     let what = || format!("{size} bytes by udp to {to}");
                     let data = noise(size, round.into());
                     let start = Instant::now();
@@ -405,23 +409,19 @@ fn headers(family: Family) -> usize {
     }
 }
 
-/// The engine does not reassemble fragments: what is sent fits into one packet.
-fn datagram_sizes(mtu: u16, family: Family) -> Vec<usize> {
-    let largest = usize::from(mtu) - headers(family);
-    let sizes = [0, 1, 512, 1_472, 8_000, 60_000];
-    sizes
-        .into_iter()
-        .filter(|size| *size < largest)
-        .chain([largest])
-        .collect()
+fn datagram_sizes(largest_packet: u16, family: Family) -> Vec<usize> {
+    up_to(&[0, 1, 512, 1_472, 8_000, 60_000], largest_packet, family)
 }
 
-fn ping_sizes(mtu: u16, family: Family) -> Vec<usize> {
-    let largest = usize::from(mtu) - headers(family);
-    [8, 56, 1_400, 8_000]
-        .into_iter()
-        .filter(|size| *size <= largest)
-        .collect()
+fn ping_sizes(largest_packet: u16, family: Family) -> Vec<usize> {
+    up_to(&[8, 56, 1_400, 8_000], largest_packet, family)
+}
+
+/// These, as far as they fit into the largest packet, and what fills it.
+fn up_to(sizes: &[usize], largest_packet: u16, family: Family) -> Vec<usize> {
+    let largest = usize::from(largest_packet) - headers(family);
+    let smaller = sizes.iter().copied().filter(|size| *size < largest);
+    smaller.chain([largest]).collect()
 }
 
 fn range(sizes: &[usize]) -> String {

@@ -54,7 +54,11 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<bool> {
     let job = Job {
         network: &*network,
         progress: &progress,
-        mtu: args.mtu,
+        // The kernel fragments and reassembles, the client in memory does not.
+        largest_packet: match reason {
+            None => u16::MAX,
+            Some(_) => args.mtu,
+        },
         size,
     };
     let steps = run_job(&job, &engine);
