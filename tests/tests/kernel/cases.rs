@@ -261,16 +261,24 @@ fn the_engine_calls_back(family: Family) {
 fn udp_boundaries_and_sizes(family: Family) {
     let socket = udp(family);
     socket.connect(family.at(2, ECHO)).unwrap();
-    let largest = match family {
-        Family::V4 => 1472,
-        Family::V6 => 1452,
+    let (in_one_packet, in_fragments) = match family {
+        Family::V4 => (1472, 65_507),
+        Family::V6 => (1452, 65_487),
     };
-    for size in [0, 1, 512, largest] {
+    for size in [
+        0,
+        1,
+        512,
+        in_one_packet,
+        in_one_packet + 1,
+        8000,
+        in_fragments,
+    ] {
         let data = Random::new(1).bytes(size);
         assert_eq!(socket.send(&data).unwrap(), size);
-        let mut back = vec![0; 2000];
+        let mut back = vec![0; 65_536];
         let length = socket.recv(&mut back).unwrap();
-        assert_eq!(back[..length], data);
+        assert!(back[..length] == data, "{size} bytes");
     }
 }
 
