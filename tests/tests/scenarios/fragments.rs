@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use l3l4_engine::{Config, DropReason, Event, FlowId, IcmpEchoPolicy, Refusal, Verdict};
-use l3l4_tests::craft::{Family, Peer, fragment, fragments, icmp, ping, udp};
-use l3l4_tests::scene::{Scene, config, on_both_families};
+use l3l4_tests::craft::{self, Family, Peer, fragment, fragments, icmp, ping, udp, with_extension};
+use l3l4_tests::scene::{Scene, config, on_both, on_both_families};
 use l3l4_tests::wire::{Body, Seen, UDP, reassemble};
 
 #[test]
@@ -68,6 +68,27 @@ fn segments_in_fragments_are_read() {
         pieces.reverse();
         scene.rx_batch(&pieces);
         assert!(scene.stream(flow) == data);
+    });
+}
+
+#[test]
+fn segments_behind_extension_headers_are_read() {
+    on_both(config(), |scene| {
+        let family = Family::V6;
+        let behind = |segment: craft::Segment| {
+            let packet = with_extension(&Vec::from(segment), 60, &[0, 1, 4, 0, 0, 0, 0]);
+            with_extension(&packet, 0, &[0, 5, 2, 0, 0, 0, 0])
+        };
+        let mut peer = Peer::new(family);
+        scene.rx(behind(peer.syn().mss(1400)));
+        let (flow, _) = scene.announced();
+        peer.hear(&scene.tcp());
+        scene.rx(behind(peer.ack()));
+        scene.expect_events(flow, &[Event::Established]);
+        scene.rx(behind(peer.data(b"hello")));
+        assert_eq!(scene.stream(flow), b"hello");
+        scene.rx(behind(peer.fin()));
+        scene.expect_events(flow, &[Event::PeerFinished]);
     });
 }
 
@@ -327,7 +348,7 @@ fn a_narrow_path_makes_smaller_fragments_for_its_flow_and_a_while() {
 #[test]
 fn a_router_that_tells_no_mtu_makes_it_the_next_plateau() {
     let family = Family::V4;
-    l3l4_tests::scene::on_both(config(), |scene| {
+    on_both(config(), |scene| {
         let flow = open(scene, family);
         let data = bytes(1470);
         scene.tx(flow, &data).unwrap();

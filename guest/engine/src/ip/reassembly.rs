@@ -615,6 +615,47 @@ mod tests {
         assert!(completed > 200, "{completed} rounds were of use");
     }
 
+    /// Fragments of few datagrams that contradict each other in all ways; `add`
+    /// checks the books. What completes is made of what was sent.
+    #[test]
+    fn whatever_comes_the_books_are_right() {
+        let mut numbers = Numbers(0x0bad_cafe_0bad_cafe);
+        let (mut pool, mut completed) = (Pool::new(), 0);
+        for _ in 0..100_000 {
+            let cut = CUTS[numbers.below(2)];
+            let (id, at) = (
+                u16::try_from(numbers.below(50)).unwrap(),
+                numbers.below(8) * 8,
+            );
+            let more = numbers.below(3) > 0;
+            let most = match numbers.below(20) {
+                0 => 180,
+                _ => 3,
+            };
+            let units = 1 + numbers.below(most);
+            let length = units * 8 - if more { 0 } else { numbers.below(8) };
+            if at == 0 && !more {
+                continue;
+            }
+            let payload: Vec<u8> = (at..at + length).map(|i| i.to_le_bytes()[0]).collect();
+            if let Ok(Some(whole)) = pool.add(&cut(id, at, more, &payload)) {
+                completed += 1;
+                let Ok(Received::Packet(packet)) = ip::parse(&whole, true) else {
+                    panic!("a packet");
+                };
+                let sent = (0..packet.payload.len()).map(|i| i.to_le_bytes()[0]);
+                assert!(packet.payload.iter().copied().eq(sent));
+            }
+            pool.now = Instant(pool.now.0 + 10_000_000);
+            while pool
+                .reassembly
+                .expire(pool.now, &mut pool.counters)
+                .is_some()
+            {}
+        }
+        assert!(completed > 100, "{completed} completed");
+    }
+
     #[test]
     fn an_overlap_ends_the_datagram_and_with_ipv6_what_follows() {
         for (at, length) in [(8, 8), (0, 16), (8, 24), (16, 24), (24, 16)] {

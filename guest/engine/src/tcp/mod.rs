@@ -14,7 +14,7 @@ mod wire;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use smoltcp::wire::{TcpPacket, TcpSeqNumber};
+use smoltcp::wire::{Ipv6Packet, TcpPacket, TcpSeqNumber};
 
 pub(crate) use segment::{Segment, Syn};
 pub(crate) use socket::Sockets;
@@ -22,7 +22,7 @@ pub(crate) use socket::Sockets;
 use self::socket::{State, TcpSocket, flow_state};
 use self::time_wait::TimeWait;
 use self::wire::Wire;
-use crate::ip::IpPacket;
+use crate::ip::{self, IpPacket};
 use crate::tuple::Tuple;
 use crate::turn::Turn;
 use crate::types::{
@@ -201,8 +201,9 @@ impl TcpFlow {
         // smoltcp would take a FIN for the end of as much data as fits into the
         // window.
         let data_end = segment.seq + segment.payload_length;
-        let bytes = match segment.fin && self.wire.is_beyond_window(data_end) {
-            true => without_fin(packet, &mut copy),
+        let cuts_fin = segment.fin && self.wire.is_beyond_window(data_end);
+        let bytes = match cuts_fin || packet.has_extension_headers() {
+            true => plain_copy(packet, cuts_fin, &mut copy),
             false => packet.whole,
         };
         self.socket.l3_rx(sockets, turn, &mut self.wire, bytes);
@@ -541,12 +542,25 @@ impl TcpFlow {
     }
 }
 
-/// Copies a packet with a TCP segment, and takes its FIN away. Its checksum, which
+/// Copies a packet with a TCP segment without the extension headers, of which
+/// smoltcp does not know all, and without its FIN if it is cut. Its checksum, which
 /// nobody looks at any more, is then wrong.
-fn without_fin<'a>(packet: &IpPacket<'_>, copy: &'a mut Vec<u8>) -> &'a [u8] {
-    copy.extend_from_slice(packet.whole);
-    let segment = packet.whole.len() - packet.payload.len();
-    TcpPacket::new_unchecked(&mut copy[segment..]).set_fin(false);
+fn plain_copy<'a>(packet: &IpPacket<'_>, cuts_fin: bool, copy: &'a mut Vec<u8>) -> &'a [u8] {
+    let mut header = packet.whole.len() - packet.payload.len();
+    if packet.has_extension_headers() {
+        header = ip::header_length(packet.src);
+    }
+    copy.extend_from_slice(&packet.whole[..header]);
+    copy.extend_from_slice(packet.payload);
+    if packet.has_extension_headers() {
+        let length = u16::try_from(packet.payload.len()).unwrap_or(u16::MAX);
+        let mut fixed = Ipv6Packet::new_unchecked(&mut copy[..]);
+        fixed.set_next_header(packet.protocol);
+        fixed.set_payload_len(length);
+    }
+    if cuts_fin {
+        TcpPacket::new_unchecked(&mut copy[header..]).set_fin(false);
+    }
     copy
 }
 
