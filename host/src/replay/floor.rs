@@ -5,12 +5,13 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
 
-use super::conversation::{From, Table};
+use super::conversation::{Conversation, From, Table};
 use super::describe::{describe, digest};
 use super::packet::{FIN, Headers};
 use super::report::Report;
+use super::speaker::Application;
 use crate::callbacks::{Callbacks, Packets};
-use crate::types::{Event, FiveTuple, FlowId, Instant, Verdict};
+use crate::types::{Event, FiveTuple, FlowId, Instant, Protocol, Verdict};
 
 /// What becomes of a replay's output. Every method does nothing unless it is
 /// written.
@@ -65,6 +66,7 @@ pub(super) struct Floor<S> {
     pub(super) sink: S,
     pub(super) table: Table,
     pub(super) report: Report,
+    application: Application,
     /// Conversations that may have something to do.
     pub(super) dirty: VecDeque<u64>,
     /// When conversations want to be looked at.
@@ -81,11 +83,12 @@ pub(super) struct Floor<S> {
 }
 
 impl<S: Sink> Floor<S> {
-    pub(super) fn new(sink: S, report: Report) -> Self {
+    pub(super) fn new(sink: S, report: Report, application: Application) -> Self {
         Self {
             sink,
             table: Table::default(),
             report,
+            application,
             dirty: VecDeque::new(),
             timers: BTreeSet::new(),
             held: 0,
@@ -141,6 +144,19 @@ impl<S: Sink> Floor<S> {
     }
 }
 
+impl<S: Sink> Floor<S> {
+    /// The conversation that a new flow is of. Of datagrams it may begin here: a
+    /// first one that came in fragments has no ports to be known by.
+    fn conversation_of(&mut self, tuple: &FiveTuple) -> Option<u64> {
+        let known = self.table.with_tuple(tuple);
+        if known.is_some() || tuple.protocol != Protocol::Udp {
+            return known;
+        }
+        let conversation = Conversation::new(*tuple, &self.application, self.now);
+        Some(self.table.add(conversation))
+    }
+}
+
 impl<S: Sink> Callbacks for Floor<S> {
     fn l3_tx(&mut self, packets: Packets<'_>) -> usize {
         for (_, packet) in packets.iter() {
@@ -178,7 +194,7 @@ impl<S: Sink> Callbacks for Floor<S> {
 
     fn flow_new(&mut self, flow: FlowId, tuple: &FiveTuple) -> Verdict {
         let mut verdict = Verdict::ACCEPT;
-        if let Some(id) = self.table.with_tuple(tuple) {
+        if let Some(id) = self.conversation_of(tuple) {
             if let Some(conversation) = self.table.of(id) {
                 self.held = self.held.saturating_sub(conversation.held.bytes());
                 verdict = conversation.announced();

@@ -146,7 +146,11 @@ impl<S: Sink> Replay<S> {
             }
         };
         Ok(Self {
-            engine: engine.build(Floor::new(sink, Report::new(mapping)))?,
+            engine: engine.build(Floor::new(
+                sink,
+                Report::new(mapping),
+                options.application.clone(),
+            ))?,
             options,
             batch: Batch::new(),
             deadline: None,
