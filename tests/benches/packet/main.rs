@@ -1,0 +1,210 @@
+//! Nanoseconds a packet: the engine, native and as a component, beside a yardstick
+//! made of smoltcp's sockets ([`baseline`]), in memory.
+//!
+//! ```sh
+//! cargo bench -p l3l4-tests --bench packet                       # all rows
+//! cargo bench -p l3l4-tests --bench packet -- tcp 1500 in 1      # those with these words
+//! ```
+//!
+//! The contestants of a row take turns, many rounds, and the median of each counts:
+//! other work on the machine hits all alike. A packet carries 1,400 bytes at MTU
+//! 1500 and 65,495 at MTU 65535. TCP includes the ACKs: ours when receiving, the
+//! peer's when sending (one for two segments in a batch). With 10,000 flows each
+//! packet goes to another flow, and what the processor's caches do not hold is part
+//! of the cost. One flow's batch is one call either way; data for many flows takes
+//! a call for each, and their ACKs come in one batch.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a bench fails by panicking"
+)]
+
+mod baseline;
+mod case;
+mod machine;
+mod report;
+
+use std::fmt;
+use std::time::Duration;
+
+use self::case::Case;
+use self::machine::{Machine, Settings};
+use self::report::Row;
+
+const ROUNDS: usize = 41;
+const MANY: u16 = 10_000;
+
+fn main() {
+    // Cargo adds `--bench`.
+    let words: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with('-'))
+        .collect();
+    let chosen: Vec<Load> = loads()
+        .into_iter()
+        .filter(|load| words.iter().all(|word| load.has(word)))
+        .collect();
+    if chosen.is_empty() {
+        eprintln!("no row has all of the words {words:?}; the rows:");
+        for load in loads() {
+            eprintln!("  {load}");
+        }
+        std::process::exit(2);
+    }
+    report::head();
+    let mut rows = Vec::new();
+    for load in chosen {
+        for row in measure(load) {
+            row.print();
+            rows.push(row);
+        }
+    }
+    report::bars(&rows);
+}
+
+/// What the contestants have to carry, in batches of several sizes.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    transport: Transport,
+    mtu: u16,
+    direction: Direction,
+    flows: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Transport {
+    Udp,
+    Tcp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Direction {
+    In,
+    Out,
+}
+
+fn loads() -> Vec<Load> {
+    let mut loads = Vec::new();
+    for (transport, mtu) in [
+        (Transport::Tcp, 1500),
+        (Transport::Tcp, 65_535),
+        (Transport::Udp, 1500),
+    ] {
+        for direction in [Direction::In, Direction::Out] {
+            loads.extend([1, MANY].map(|flows| Load {
+                transport,
+                mtu,
+                direction,
+                flows,
+            }));
+        }
+    }
+    loads
+}
+
+impl Load {
+    /// Bytes of data in a packet. At the large MTU the packet is full; at the small
+    /// one it is what is left of 1,500 by the headers and options of any protocol.
+    fn payload(&self) -> usize {
+        if self.mtu == 1500 { 1400 } else { 65_495 }
+    }
+
+    /// 16 of the longest packets are as much as a send buffer holds. A datagram out
+    /// is a call of its own.
+    fn batches(&self) -> &'static [usize] {
+        match (self.transport, self.direction, self.mtu) {
+            (Transport::Udp, Direction::Out, _) => &[1],
+            (_, _, 1500) => &[1, 32],
+            (_, _, _) => &[1, 16],
+        }
+    }
+
+    fn packets_a_round(&self) -> usize {
+        if self.mtu == 1500 { 640 } else { 64 }
+    }
+
+    /// Buffers large enough for a batch of one flow; for many flows just large
+    /// enough for what each has to carry, so that they fit.
+    fn settings(&self) -> Settings {
+        let most = self.batches().iter().max().map_or(1, |most| *most);
+        let needed = if self.flows == 1 { most } else { 1 } * self.payload();
+        let (receive, send) = match self.direction {
+            Direction::In => (needed, 0),
+            Direction::Out => (0, needed),
+        };
+        Settings {
+            mtu: self.mtu,
+            // A scaled window is rounded down: leave it room.
+            receive_buffer: (receive + receive / 32).max(4096),
+            send_buffer: send.max(4096),
+        }
+    }
+
+    fn has(&self, word: &str) -> bool {
+        self.to_string().split(' ').any(|own| own == word)
+    }
+}
+
+impl fmt::Display for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let transport = match self.transport {
+            Transport::Udp => "udp",
+            Transport::Tcp => "tcp",
+        };
+        let direction = match self.direction {
+            Direction::In => "in",
+            Direction::Out => "out",
+        };
+        write!(f, "{transport} {} {direction} {}", self.mtu, self.flows)
+    }
+}
+
+/// A row for each size of batch.
+fn measure(load: Load) -> Vec<Row> {
+    let settings = load.settings();
+    let case = |machine| Case::new(machine, load);
+    let baseline: Option<Box<dyn Machine>> = match load.transport {
+        Transport::Tcp => Some(machine::baseline(settings)),
+        Transport::Udp => None,
+    };
+    let mut baseline = baseline.map(case);
+    let mut native = case(machine::native(settings));
+    let mut component = case(machine::component(settings));
+
+    let batches = load.batches();
+    let mut times = vec![[const { Vec::new() }; 3]; batches.len()];
+    for _ in 0..ROUNDS {
+        for (batch, [of_baseline, of_native, of_component]) in batches.iter().zip(&mut times) {
+            of_baseline.extend(baseline.as_mut().map(|case| case.round(*batch)));
+            of_native.push(native.round(*batch));
+            of_component.push(component.round(*batch));
+        }
+    }
+
+    let nanoseconds = |times: Vec<Duration>| {
+        median(times).map_or(f64::NAN, |time| {
+            time.as_secs_f64() * 1e9 / load.packets_a_round() as f64
+        })
+    };
+    let medians: Vec<[f64; 3]> = times
+        .into_iter()
+        .map(|of_batch| of_batch.map(nanoseconds))
+        .collect();
+    let one_by_one = medians[0][0];
+    let rows = batches.iter().zip(medians);
+    rows.map(|(batch, [baseline, native, component])| Row {
+        load,
+        batch: *batch,
+        baseline,
+        one_by_one,
+        native,
+        component,
+    })
+    .collect()
+}
+
+fn median(mut times: Vec<Duration>) -> Option<Duration> {
+    times.sort();
+    times.get(times.len() / 2).copied()
+}
