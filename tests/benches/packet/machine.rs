@@ -17,12 +17,13 @@ pub(crate) struct Settings {
 const SEED: [u8; 32] = [1; 32];
 /// Enough for the buffers of all flows.
 const MEMORY: u64 = 2 << 30;
-/// The largest receive buffer that the engine takes.
-const MOST_RECEIVE_BUFFER: u32 = 65_535;
+/// The largest receive buffers: of the baseline, as the foundation had it, and of
+/// the engine (`wit/types.wit`). A peer sends no more at once.
+const MOST_RECEIVE_BUFFER: [usize; 2] = [65_535, 65_535];
 
 impl Settings {
     fn engine_receive_buffer(self) -> u32 {
-        length(self.receive_buffer).min(MOST_RECEIVE_BUFFER)
+        length(self.receive_buffer.min(MOST_RECEIVE_BUFFER[1]))
     }
 }
 
@@ -81,11 +82,16 @@ impl Record {
 struct OfBaseline(Baseline, Record);
 
 pub(crate) fn baseline(settings: Settings) -> Box<dyn Machine> {
+    let defaults = engine::Config::new(SEED);
     let engine = Baseline::new(baseline::Config {
         seed: SEED,
         mtu: settings.mtu.into(),
-        receive_buffer: settings.receive_buffer,
+        receive_buffer: settings.receive_buffer.min(MOST_RECEIVE_BUFFER[0]),
         send_buffer: settings.send_buffer,
+        handshake_timeout: defaults.handshake_timeout,
+        idle_timeout: defaults.tcp_idle_timeout,
+        user_timeout: defaults.user_timeout,
+        fin_wait_timeout: defaults.fin_wait_timeout,
     });
     Box::new(OfBaseline(engine, Record::default()))
 }

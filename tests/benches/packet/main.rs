@@ -6,8 +6,8 @@
 //! cargo bench -p l3l4-tests --bench packet -- tcp 1500 in 1      # those with these words
 //! ```
 //!
-//! The contestants of a row take turns, many rounds, and the median of each counts:
-//! other work on the machine hits all alike. A packet carries 1,400 bytes at MTU
+//! The contestants of a row take turns, many rounds; the medians of their times and
+//! of the rounds' ratios count: other work on the machine hits all alike. A packet carries 1,400 bytes at MTU
 //! 1500 and 65,495 at MTU 65535. TCP includes the ACKs: ours when receiving, the
 //! peer's when sending (one for two segments in a batch). With 10,000 flows each
 //! packet goes to another flow, and what the processor's caches do not hold is part
@@ -182,29 +182,32 @@ fn measure(load: Load) -> Vec<Row> {
         }
     }
 
-    let nanoseconds = |times: Vec<Duration>| {
-        median(times).map_or(f64::NAN, |time| {
-            time.as_secs_f64() * 1e9 / load.packets_a_round() as f64
-        })
-    };
-    let medians: Vec<[f64; 3]> = times
-        .into_iter()
-        .map(|of_batch| of_batch.map(nanoseconds))
-        .collect();
-    let one_by_one = medians[0][0];
-    let rows = batches.iter().zip(medians);
+    let one_by_one = times[0][0].clone();
+    let rows = batches.iter().zip(times);
     rows.map(|(batch, [baseline, native, component])| Row {
         load,
         batch: *batch,
-        baseline,
-        one_by_one,
-        native,
-        component,
+        native_gain: ratio(&baseline, &native),
+        component_gain: ratio(&one_by_one, &component),
+        border: ratio(&component, &native),
+        nanoseconds: [baseline, native, component].map(|times| nanoseconds(load, &times)),
     })
     .collect()
 }
 
-fn median(mut times: Vec<Duration>) -> Option<Duration> {
-    times.sort();
-    times.get(times.len() / 2).copied()
+fn nanoseconds(load: Load, times: &[Duration]) -> Option<f64> {
+    let times = times.iter().map(Duration::as_secs_f64);
+    median(times.map(|time| time * 1e9 / load.packets_a_round() as f64))
+}
+
+/// The median of the rounds' ratios: what disturbs a round disturbs both sides.
+fn ratio(over: &[Duration], under: &[Duration]) -> Option<f64> {
+    let rounds = over.iter().zip(under);
+    median(rounds.map(|(over, under)| over.as_secs_f64() / under.as_secs_f64()))
+}
+
+fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
 }

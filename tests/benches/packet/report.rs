@@ -1,17 +1,20 @@
 //! The table, and whether the bars of TCP hold.
 
-use super::{Load, Transport};
+use super::Load;
 
-/// Nanoseconds a packet. Without a baseline, that is not a number.
+/// One load in one size of batch. UDP has no baseline.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) load: Load,
     pub(crate) batch: usize,
-    pub(crate) baseline: f64,
-    /// The baseline of the same load, one packet a call.
-    pub(crate) one_by_one: f64,
-    pub(crate) native: f64,
-    pub(crate) component: f64,
+    /// A packet: baseline, native, component.
+    pub(crate) nanoseconds: [Option<f64>; 3],
+    /// The baseline's time over the native engine's.
+    pub(crate) native_gain: Option<f64>,
+    /// The baseline's time for the same load one packet a call over the component's.
+    pub(crate) component_gain: Option<f64>,
+    /// The component's time over the native engine's.
+    pub(crate) border: Option<f64>,
 }
 
 /// How many times as fast as the baseline the native engine has to be.
@@ -22,7 +25,7 @@ const BAR_COMPONENT: f64 = 1.0;
 pub(crate) fn head() {
     println!("ns a packet, medians\n");
     println!(
-        "{:<22} {:>5} {:>9} {:>9} {:>10}   {:>16} {:>24} {:>17}",
+        "{:<23} {:>5} {:>9} {:>9} {:>10}   {:>16} {:>24} {:>17}",
         "transport MTU way flows",
         "batch",
         "baseline",
@@ -36,57 +39,40 @@ pub(crate) fn head() {
 
 impl Row {
     pub(crate) fn print(&self) {
+        let [baseline, native, component] = self.nanoseconds.map(|time| number(time, 0));
         println!(
-            "{:<23} {:>5} {:>9} {:>9.0} {:>10.0}   {:>16} {:>24} {:>17.2}",
+            "{:<23} {:>5} {baseline:>9} {native:>9} {component:>10}   {:>16} {:>24} {:>17}",
             self.load.to_string(),
             self.batch,
-            number(self.baseline, 0),
-            self.native,
-            self.component,
-            number(self.native_gain(), 2),
-            number(self.component_gain(), 2),
-            self.component / self.native,
+            number(self.native_gain, 2),
+            number(self.component_gain, 2),
+            number(self.border, 2),
         );
-    }
-
-    fn native_gain(&self) -> f64 {
-        self.baseline / self.native
-    }
-
-    fn component_gain(&self) -> f64 {
-        self.one_by_one / self.component
     }
 }
 
-fn number(value: f64, digits: usize) -> String {
-    if value.is_nan() {
-        return "-".to_owned();
-    }
-    format!("{value:.digits$}")
+fn number(value: Option<f64>, digits: usize) -> String {
+    value.map_or("-".to_owned(), |value| format!("{value:.digits$}"))
 }
 
 pub(crate) fn bars(rows: &[Row]) {
-    let tcp = || {
-        rows.iter()
-            .filter(|row| row.load.transport == Transport::Tcp)
-    };
     println!();
     bar(
         &format!("native at least {BAR_NATIVE} times as fast as the baseline"),
-        tcp().map(|row| (row, row.native_gain())),
+        rows.iter().map(|row| (row, row.native_gain)),
         BAR_NATIVE,
     );
     bar(
         "component in batches at least as fast as the baseline one packet a call",
-        tcp()
+        rows.iter()
             .filter(|row| row.batch > 1)
-            .map(|row| (row, row.component_gain())),
+            .map(|row| (row, row.component_gain)),
         BAR_COMPONENT,
     );
 }
 
-fn bar<'a>(what: &str, gains: impl Iterator<Item = (&'a Row, f64)>, least: f64) {
-    let gains: Vec<_> = gains.collect();
+fn bar<'a>(what: &str, gains: impl Iterator<Item = (&'a Row, Option<f64>)>, least: f64) {
+    let gains: Vec<_> = gains.filter_map(|(row, gain)| Some((row, gain?))).collect();
     let missed: Vec<_> = gains.iter().filter(|(_, gain)| *gain < least).collect();
     let verdict = match (gains.len(), missed.len()) {
         (0, _) => "not measured".to_owned(),

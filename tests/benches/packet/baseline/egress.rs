@@ -3,6 +3,8 @@
 
 use l3l4_engine::{Callbacks, Checksum, Packet};
 
+use super::Counters;
+
 /// Packets lent to the host at once, at most. A call costs about 90 ns across
 /// the border, so from here on it is lost in the cost of the packets.
 const BATCH_PACKETS: usize = 64;
@@ -31,9 +33,9 @@ impl Egress {
     }
 
     /// Makes room for one packet, lending the batch to the host if it is full.
-    pub(super) fn make_room(&mut self, callbacks: &mut dyn Callbacks) {
+    pub(super) fn make_room(&mut self, callbacks: &mut dyn Callbacks, counters: &mut Counters) {
         if self.packets.len() >= BATCH_PACKETS || self.used >= BATCH_BYTES {
-            self.flush(callbacks);
+            self.flush(callbacks, counters);
         }
     }
 
@@ -57,12 +59,14 @@ impl Egress {
     }
 
     /// Lends the batch to the host, which takes all.
-    pub(super) fn flush(&mut self, callbacks: &mut dyn Callbacks) {
+    pub(super) fn flush(&mut self, callbacks: &mut dyn Callbacks, counters: &mut Counters) {
         if self.packets.is_empty() {
             return;
         }
         let taken = callbacks.l3_tx(&self.bytes[..self.used], &self.packets);
         assert_eq!(taken, self.packets.len(), "the bench takes all");
+        counters.l3_tx_packets += taken as u64;
+        counters.l3_tx_bytes += self.used as u64;
         self.used = 0;
         self.packets.clear();
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use l3l4_engine::{Event, FlowId, Instant};
+use l3l4_engine::{Event, FlowId, Instant, Timer};
 
 use super::Turn;
 use super::segment::{Segment, Syn};
@@ -10,14 +10,11 @@ use super::socket::{Sockets, State, TcpSocket};
 use super::table::Tuple;
 use super::wire::Wire;
 
-const IDLE_TIMEOUT: Duration = Duration::from_secs(7440);
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(63);
-const USER_TIMEOUT: Duration = Duration::from_secs(120);
-
 #[derive(Debug)]
 pub(super) struct TcpFlow {
     socket: TcpSocket,
     wire: Wire,
+    idle_timeout: Duration,
     began: Instant,
     /// The last segment from the peer, or `began`.
     heard: Instant,
@@ -42,6 +39,7 @@ impl TcpFlow {
         let mut flow = Self {
             socket: TcpSocket::new(turn.config),
             wire: Wire::default(),
+            idle_timeout: turn.config.idle_timeout,
             began: turn.now,
             heard: turn.now,
             moved: turn.now,
@@ -65,7 +63,7 @@ impl TcpFlow {
         segment: &Segment<'_>,
     ) {
         assert!(!segment.fin && !segment.rst, "no row ends a connection");
-        if self.limit() <= turn.now || !self.wire.has_sent() {
+        if self.limit(turn).is_some_and(|(at, _)| at <= turn.now) || !self.wire.has_sent() {
             return;
         }
         self.heard = turn.now;
@@ -104,15 +102,17 @@ impl TcpFlow {
             "smoltcp forgot its data, as it does when windows close"
         );
         self.note_outstanding(turn.now);
-        let limit = self.limit();
-        assert!(turn.now < limit, "no row lasts so long");
+        if let Some((at, timer)) = self.limit(turn) {
+            assert!(turn.now < at, "no row lasts so long: {timer:?}");
+        }
+        let limit = self.limit(turn).map_or(Instant(u64::MAX), |(at, _)| at);
         let transmit = match self.socket.deadline(sockets, turn.now) {
             // smoltcp has just sent all it would: what it still calls due waits for
             // a segment.
             Some(at) if at <= turn.now => Some(turn.now + Duration::from_millis(1)),
             at => at,
         };
-        (transmit, self.limit())
+        (transmit, limit)
     }
 
     fn deliver(&mut self, id: FlowId, turn: &mut Turn<'_>) {
@@ -123,30 +123,34 @@ impl TcpFlow {
             }
             self.moved = turn.now;
             self.bytes_received += taken as u64;
+            turn.counters.l4_rx_bytes += taken as u64;
             assert_eq!(offered, taken, "the bench takes all");
         }
     }
 
     fn note_outstanding(&mut self, now: Instant) {
         self.outstanding = match self.outstanding {
-            _ if self.socket.send_queue() == 0 => None,
+            _ if !self.socket.is_outstanding() => None,
             None => Some(now),
             since => since,
         };
     }
 
     /// The limit that runs out next.
-    fn limit(&self) -> Instant {
-        let idle = self.moved + IDLE_TIMEOUT;
-        let handshake = (!self.established).then(|| self.began + HANDSHAKE_TIMEOUT);
+    fn limit(&self, turn: &Turn<'_>) -> Option<(Instant, Timer)> {
+        let config = turn.config;
+        let idle = (self.moved + self.idle_timeout, Timer::Idle);
+        let handshake =
+            (!self.established).then(|| (self.began + config.handshake_timeout, Timer::Handshake));
         let user = self
             .outstanding
-            .map(|since| since.max(self.heard) + USER_TIMEOUT)
+            .map(|since| (since.max(self.heard) + config.user_timeout, Timer::User))
             .filter(|_| self.established);
-        [Some(idle), handshake, user]
+        let fin_wait = (self.socket.state() == State::FinWait2)
+            .then(|| (self.heard + config.fin_wait_timeout, Timer::FinWait));
+        [Some(idle), handshake, user, fin_wait]
             .into_iter()
             .flatten()
-            .min()
-            .unwrap_or(idle)
+            .min_by_key(|(at, _)| *at)
     }
 }

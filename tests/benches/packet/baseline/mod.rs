@@ -24,6 +24,7 @@ mod table;
 mod wire;
 
 use std::mem;
+use std::time::Duration;
 
 use l3l4_engine::{Callbacks, Checksum, FlowId, Instant, Packet, Sent, Verdict};
 
@@ -44,6 +45,10 @@ pub(crate) struct Config {
     /// Bytes of the receive and of the send buffer of each flow.
     pub(crate) receive_buffer: usize,
     pub(crate) send_buffer: usize,
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) user_timeout: Duration,
+    pub(crate) fin_wait_timeout: Duration,
 }
 
 /// The engine.
@@ -63,6 +68,18 @@ struct Common {
     now: Instant,
     config: Config,
     egress: Egress,
+    counters: Counters,
+}
+
+/// Totals, counted as an engine counts them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counters {
+    l3_rx_packets: u64,
+    l3_rx_bytes: u64,
+    l3_tx_packets: u64,
+    l3_tx_bytes: u64,
+    l4_rx_bytes: u64,
+    l4_tx_bytes: u64,
 }
 
 /// The surroundings of one call.
@@ -70,6 +87,7 @@ struct Turn<'a> {
     now: Instant,
     config: &'a Config,
     egress: &'a mut Egress,
+    counters: &'a mut Counters,
     callbacks: &'a mut dyn Callbacks,
 }
 
@@ -79,6 +97,7 @@ impl Common {
             now: self.now,
             config: &self.config,
             egress: &mut self.egress,
+            counters: &mut self.counters,
             callbacks,
         }
     }
@@ -96,6 +115,7 @@ impl Baseline {
                 now: Instant(0),
                 config,
                 egress: Egress::new(),
+                counters: Counters::default(),
             },
         }
     }
@@ -110,6 +130,8 @@ impl Baseline {
         callbacks: &mut dyn Callbacks,
     ) -> Option<Instant> {
         self.begin(now);
+        self.common.counters.l3_rx_packets += packets.len() as u64;
+        self.common.counters.l3_rx_bytes += bytes.len() as u64;
         let mut rest = bytes;
         for packet in packets {
             let (bytes, after) = rest.split_at(packet.length as usize);
@@ -130,6 +152,7 @@ impl Baseline {
         let slot = self.flows.slot_of(flow)?;
         self.begin(now);
         let taken = self.flows.flow_mut(slot)?.tcp.l4_tx(now, data);
+        self.common.counters.l4_tx_bytes += taken as u64;
         self.touch(slot);
         let deadline = self.end(callbacks);
         Some(Sent { taken, deadline })
@@ -193,7 +216,10 @@ impl Baseline {
             self.settle(slot, callbacks);
         }
         self.touched = touched;
-        self.common.egress.flush(callbacks);
+        let Common {
+            egress, counters, ..
+        } = &mut self.common;
+        egress.flush(callbacks, counters);
         self.deadlines.next()
     }
 

@@ -8,7 +8,7 @@ use smoltcp::wire::{IpVersion, Ipv4Packet, Ipv6Packet, TcpPacket};
 use super::egress::Egress;
 use super::segment::fill_checksum;
 use super::wire::Wire;
-use super::{Turn, ip};
+use super::{Counters, Turn, ip};
 
 /// One flow's way to the device for the time of one call.
 pub(super) struct Port<'a> {
@@ -17,6 +17,7 @@ pub(super) struct Port<'a> {
     packet: Option<&'a [u8]>,
     mtu: usize,
     egress: &'a mut Egress,
+    counters: &'a mut Counters,
     callbacks: &'a mut dyn Callbacks,
     wire: &'a mut Wire,
 }
@@ -32,6 +33,7 @@ impl<'a> Port<'a> {
             packet,
             mtu: turn.config.mtu,
             egress: turn.egress,
+            counters: turn.counters,
             callbacks: turn.callbacks,
             wire,
         }
@@ -60,7 +62,7 @@ impl Device for Port<'_> {
 
     fn receive(&mut self, _: SmolInstant) -> Option<(Received<'_>, Slot<'_>)> {
         let packet = self.packet.take()?;
-        self.egress.make_room(self.callbacks);
+        self.egress.make_room(self.callbacks, self.counters);
         let Self {
             now, egress, wire, ..
         } = self;
@@ -75,7 +77,7 @@ impl Device for Port<'_> {
     }
 
     fn transmit(&mut self, _: SmolInstant) -> Option<Slot<'_>> {
-        self.egress.make_room(self.callbacks);
+        self.egress.make_room(self.callbacks, self.counters);
         let Self {
             now, egress, wire, ..
         } = self;

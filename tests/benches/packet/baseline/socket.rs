@@ -165,7 +165,7 @@ impl TcpSocket {
     pub(super) fn transmit(&mut self, sockets: &mut Sockets, turn: &mut Turn<'_>, wire: &mut Wire) {
         // Each poll makes one packet at most.
         loop {
-            turn.egress.make_room(turn.callbacks);
+            turn.egress.make_room(turn.callbacks, turn.counters);
             let mut port = Port::new(turn, wire, None);
             let now = port.smol_now();
             let polled = sockets.interface.poll_egress(now, &mut port, &mut self.set);
@@ -202,5 +202,14 @@ impl TcpSocket {
 
     pub(super) fn send_queue(&self) -> usize {
         self.socket().send_queue()
+    }
+
+    /// Whether data or FIN waits for the peer's acknowledgement.
+    pub(super) fn is_outstanding(&self) -> bool {
+        self.send_queue() > 0
+            || matches!(
+                self.state(),
+                State::FinWait1 | State::Closing | State::LastAck
+            )
     }
 }
