@@ -17,12 +17,18 @@ const CALLS_ARE_APART: u64 = 1000;
 /// (RFC 5681 4.1).
 const AFTER_RECEIVING: u64 = 500_000_000;
 const AFTER_SENDING: u64 = 20_000_000;
+/// Rounds for a receive window to follow what the application takes.
+const WINDOW_WARM_UPS: usize = 10;
 /// Rounds of slow start until a batch may go at once.
 const MOST_WARM_UPS: usize = 200;
 
 pub(crate) struct Case {
     machine: Box<dyn Machine>,
     load: Load,
+    /// Bytes that a flow takes at once.
+    send_buffer: usize,
+    /// Packets of the last round's batches.
+    at_once: usize,
     talks: Vec<Talk>,
     turn: usize,
     now: u64,
@@ -52,11 +58,13 @@ struct Sending {
 }
 
 impl Case {
-    pub(crate) fn new(machine: Box<dyn Machine>, load: Load) -> Self {
+    pub(crate) fn new(machine: Box<dyn Machine>, load: Load, send_buffer: usize) -> Self {
         let most = load.batches().iter().max().map_or(1, |most| *most);
         let mut case = Self {
             machine,
             load,
+            send_buffer,
+            at_once: 1,
             talks: Vec::new(),
             turn: 0,
             now: 1,
@@ -102,25 +110,33 @@ impl Case {
     /// Every flow's memory is touched once; windows grow until a batch goes at once.
     fn warm_up(&mut self) {
         match (self.load.transport, self.load.direction) {
+            (Transport::Udp, Direction::Out) => {}
             (Transport::Tcp, Direction::Out) => {
                 for i in 0..self.talks.len() {
                     self.open_congestion_window(i);
                 }
             }
-            _ => {
+            (_, Direction::In) => {
                 for _ in 0..self.talks.len() {
                     let packet = self.next_packet();
                     self.receive_one(packet);
                 }
                 self.pause();
+                if self.talks.len() == 1 {
+                    let most = self.data.len() / self.load.payload();
+                    for _ in 0..WINDOW_WARM_UPS {
+                        self.round(most);
+                    }
+                }
             }
         }
     }
 
     fn open_congestion_window(&mut self, i: usize) {
         let flow = self.talks[i].flow;
+        let most = self.most_in_send_buffer() * self.load.payload();
         let data = match self.talks.len() {
-            1 => std::mem::take(&mut self.data),
+            1 => self.data[..most].to_vec(),
             _ => self.data[..self.load.payload()].to_vec(),
         };
         let wanted = data.len();
@@ -128,9 +144,6 @@ impl Case {
             let mut sent = self.emitted(|machine, now| machine.send(now, flow, &data));
             if sent == wanted {
                 self.acknowledge(i, sent);
-                if self.talks.len() == 1 {
-                    self.data = data;
-                }
                 return;
             }
             let mut acknowledged = 0;
@@ -185,9 +198,15 @@ impl Case {
         self.machine.poll(self.now);
     }
 
+    /// Packets of the last round's batches.
+    pub(crate) fn at_once(&self) -> usize {
+        self.at_once
+    }
+
     fn receive(&mut self, batch: usize) -> Duration {
         let packets = self.load.packets_a_round();
         let batch = batch.min(self.most_in_window());
+        self.at_once = batch;
         let packed: Vec<Packets> = (0..packets)
             .step_by(batch)
             .map(|first| {
@@ -241,7 +260,15 @@ impl Case {
 
     fn send(&mut self, batch: usize) -> Duration {
         let packets = self.load.packets_a_round();
-        let sendings: Vec<Sending> = (0..packets / batch).map(|_| self.sending(batch)).collect();
+        let batch = match self.talks.len() {
+            1 => batch.min(self.most_in_send_buffer()),
+            _ => batch,
+        };
+        self.at_once = batch;
+        let sendings: Vec<Sending> = (0..packets)
+            .step_by(batch)
+            .map(|first| self.sending(batch.min(packets - first)))
+            .collect();
         let before = self.machine.record().packets;
         let start = Stopwatch::now();
         for Sending { flows, acks } in &sendings {
@@ -257,6 +284,10 @@ impl Case {
         let sent = self.machine.record().packets - before;
         assert_eq!(sent, packets, "{}", self.load);
         time
+    }
+
+    fn most_in_send_buffer(&self) -> usize {
+        (self.send_buffer / self.load.payload()).min(self.data.len() / self.load.payload())
     }
 
     fn sending(&mut self, batch: usize) -> Sending {

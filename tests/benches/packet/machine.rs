@@ -10,22 +10,32 @@ use super::baseline::{self, Baseline};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     pub(crate) mtu: u16,
-    pub(crate) receive_buffer: usize,
-    pub(crate) send_buffer: usize,
+    pub(crate) buffers: Buffers,
+}
+
+/// Bytes of a flow's buffers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Buffers {
+    pub(crate) receive: usize,
+    pub(crate) send: usize,
+}
+
+impl Buffers {
+    /// The largest of the foundation.
+    pub(crate) const OF_BASELINE: Self = Self {
+        receive: 65_535,
+        send: 1 << 20,
+    };
+    /// The largest of `wit/types.wit`.
+    pub(crate) const OF_ENGINE: Self = Self {
+        receive: 65_535,
+        send: 1 << 20,
+    };
 }
 
 const SEED: [u8; 32] = [1; 32];
 /// Enough for the buffers of all flows.
 const MEMORY: u64 = 2 << 30;
-/// The largest receive buffers: of the baseline, as the foundation had it, and of
-/// the engine (`wit/types.wit`). A peer sends no more at once.
-const MOST_RECEIVE_BUFFER: [usize; 2] = [65_535, 65_535];
-
-impl Settings {
-    fn engine_receive_buffer(self) -> u32 {
-        length(self.receive_buffer.min(MOST_RECEIVE_BUFFER[1]))
-    }
-}
 
 /// An engine of any kind.
 pub(crate) trait Machine {
@@ -86,8 +96,8 @@ pub(crate) fn baseline(settings: Settings) -> Box<dyn Machine> {
     let engine = Baseline::new(baseline::Config {
         seed: SEED,
         mtu: settings.mtu.into(),
-        receive_buffer: settings.receive_buffer.min(MOST_RECEIVE_BUFFER[0]),
-        send_buffer: settings.send_buffer,
+        receive_buffer: settings.buffers.receive,
+        send_buffer: settings.buffers.send,
         handshake_timeout: defaults.handshake_timeout,
         idle_timeout: defaults.tcp_idle_timeout,
         user_timeout: defaults.user_timeout,
@@ -124,8 +134,8 @@ pub(crate) fn native(settings: Settings) -> Box<dyn Machine> {
     let mut config = engine::Config::new(SEED);
     config.mtu = settings.mtu.into();
     config.memory_limit = MEMORY;
-    config.tcp_receive_buffer = settings.engine_receive_buffer();
-    config.tcp_send_buffer = length(settings.send_buffer);
+    config.tcp_receive_buffer = length(settings.buffers.receive);
+    config.tcp_send_buffer = length(settings.buffers.send);
     let engine = engine::Engine::new(config).unwrap();
     Box::new(Native(engine, Record::default()))
 }
@@ -179,8 +189,8 @@ pub(crate) fn component(settings: Settings) -> Box<dyn Machine> {
         .seed(SEED)
         .mtu(settings.mtu.into())
         .memory_limit(MEMORY)
-        .tcp_receive_buffer(settings.engine_receive_buffer())
-        .tcp_send_buffer(length(settings.send_buffer))
+        .tcp_receive_buffer(length(settings.buffers.receive))
+        .tcp_send_buffer(length(settings.buffers.send))
         .build(Record::default());
     Box::new(Component(engine.unwrap()))
 }

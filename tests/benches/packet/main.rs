@@ -11,8 +11,9 @@
 //! 1500 and 65,495 at MTU 65535. TCP includes the ACKs: ours when receiving, the
 //! peer's when sending (one for two segments in a batch). With 10,000 flows each
 //! packet goes to another flow, and what the processor's caches do not hold is part
-//! of the cost. One flow's batch is one call either way; data for many flows takes
-//! a call for each, and their ACKs come in one batch.
+//! of the cost. One flow's batch is one call either way, and no more than the window
+//! that the peer was offered, or the send buffer, holds; data for many flows takes a
+//! call for each, and their ACKs come in one batch.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -29,7 +30,7 @@ use std::fmt;
 use std::time::Duration;
 
 use self::case::Case;
-use self::machine::{Machine, Settings};
+use self::machine::{Buffers, Machine, Settings};
 use self::report::Row;
 
 const ROUNDS: usize = 41;
@@ -110,13 +111,11 @@ impl Load {
         if self.mtu == 1500 { 1400 } else { 65_495 }
     }
 
-    /// 16 of the longest packets are as much as a send buffer holds. A datagram out
-    /// is a call of its own.
+    /// A datagram out is a call of its own.
     fn batches(&self) -> &'static [usize] {
-        match (self.transport, self.direction, self.mtu) {
-            (Transport::Udp, Direction::Out, _) => &[1],
-            (_, _, 1500) => &[1, 32],
-            (_, _, _) => &[1, 16],
+        match (self.transport, self.direction) {
+            (Transport::Udp, Direction::Out) => &[1],
+            (Transport::Udp, Direction::In) | (Transport::Tcp, _) => &[1, 32],
         }
     }
 
@@ -124,20 +123,21 @@ impl Load {
         if self.mtu == 1500 { 640 } else { 64 }
     }
 
-    /// Buffers large enough for a batch of one flow; for many flows just large
-    /// enough for what each has to carry, so that they fit.
-    fn settings(&self) -> Settings {
-        let most = self.batches().iter().max().map_or(1, |most| *most);
-        let needed = if self.flows == 1 { most } else { 1 } * self.payload();
+    /// Buffers for a batch of one flow, within these bounds; for many flows just
+    /// large enough for what each has to carry, so that they fit.
+    fn settings(&self, most: Buffers) -> Settings {
+        let batch = if self.flows == 1 { 32 } else { 1 };
+        // A scaled window is rounded down: leave it room.
+        let receive = (batch * self.payload() + 4096).min(most.receive);
+        // In whole packets, so that no segment is a remainder.
+        let send = batch.min(most.send / self.payload()) * self.payload();
         let (receive, send) = match self.direction {
-            Direction::In => (needed, 0),
-            Direction::Out => (0, needed),
+            Direction::In => (receive, 4096),
+            Direction::Out => (4096, send.max(4096)),
         };
         Settings {
             mtu: self.mtu,
-            // A scaled window is rounded down: leave it room.
-            receive_buffer: (receive + receive / 32).max(4096),
-            send_buffer: send.max(4096),
+            buffers: Buffers { receive, send },
         }
     }
 
@@ -162,31 +162,37 @@ impl fmt::Display for Load {
 
 /// A row for each size of batch.
 fn measure(load: Load) -> Vec<Row> {
-    let settings = load.settings();
-    let case = |machine| Case::new(machine, load);
-    let baseline: Option<Box<dyn Machine>> = match load.transport {
-        Transport::Tcp => Some(machine::baseline(settings)),
+    let case = |machine: fn(Settings) -> Box<dyn Machine>, most| {
+        let settings = load.settings(most);
+        Case::new(machine(settings), load, settings.buffers.send)
+    };
+    let mut baseline = match load.transport {
+        Transport::Tcp => Some(case(machine::baseline, Buffers::OF_BASELINE)),
         Transport::Udp => None,
     };
-    let mut baseline = baseline.map(case);
-    let mut native = case(machine::native(settings));
-    let mut component = case(machine::component(settings));
+    let mut native = case(machine::native, Buffers::OF_ENGINE);
+    let mut component = case(machine::component, Buffers::OF_ENGINE);
 
     let batches = load.batches();
+    let mut at_once = vec![Vec::new(); batches.len()];
     let mut times = vec![[const { Vec::new() }; 3]; batches.len()];
     for _ in 0..ROUNDS {
-        for (batch, [of_baseline, of_native, of_component]) in batches.iter().zip(&mut times) {
+        for (i, batch) in batches.iter().enumerate() {
+            let [of_baseline, of_native, of_component] = &mut times[i];
             of_baseline.extend(baseline.as_mut().map(|case| case.round(*batch)));
             of_native.push(native.round(*batch));
             of_component.push(component.round(*batch));
+            let cases = baseline.iter().chain([&native, &component]);
+            at_once[i] = cases.map(Case::at_once).collect();
         }
     }
 
     let one_by_one = times[0][0].clone();
-    let rows = batches.iter().zip(times);
-    rows.map(|(batch, [baseline, native, component])| Row {
+    let rows = batches.iter().zip(at_once).zip(times);
+    rows.map(|((batch, at_once), [baseline, native, component])| Row {
         load,
         batch: *batch,
+        at_once,
         native_gain: ratio(&baseline, &native),
         component_gain: ratio(&one_by_one, &component),
         border: ratio(&component, &native),

@@ -7,6 +7,8 @@ use super::Load;
 pub(crate) struct Row {
     pub(crate) load: Load,
     pub(crate) batch: usize,
+    /// What came of it for each: a window or a buffer may hold fewer packets.
+    pub(crate) at_once: Vec<usize>,
     /// A packet: baseline, native, component.
     pub(crate) nanoseconds: [Option<f64>; 3],
     /// The baseline's time over the native engine's.
@@ -23,9 +25,9 @@ const BAR_NATIVE: f64 = 1.5;
 const BAR_COMPONENT: f64 = 1.0;
 
 pub(crate) fn head() {
-    println!("ns a packet, medians\n");
+    println!("ns a packet, medians; in brackets: packets at once, where a buffer holds fewer\n");
     println!(
-        "{:<23} {:>5} {:>9} {:>9} {:>10}   {:>16} {:>24} {:>17}",
+        "{:<23} {:<13} {:>9} {:>9} {:>10}   {:>16} {:>24} {:>17}",
         "transport MTU way flows",
         "batch",
         "baseline",
@@ -39,11 +41,14 @@ pub(crate) fn head() {
 
 impl Row {
     pub(crate) fn print(&self) {
+        let batch = match self.at_once.iter().all(|packets| *packets == self.batch) {
+            true => self.batch.to_string(),
+            false => format!("{} {:?}", self.batch, self.at_once),
+        };
         let [baseline, native, component] = self.nanoseconds.map(|time| number(time, 0));
         println!(
-            "{:<23} {:>5} {baseline:>9} {native:>9} {component:>10}   {:>16} {:>24} {:>17}",
+            "{:<23} {batch:<13} {baseline:>9} {native:>9} {component:>10}   {:>16} {:>24} {:>17}",
             self.load.to_string(),
-            self.batch,
             number(self.native_gain, 2),
             number(self.component_gain, 2),
             number(self.border, 2),
