@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use l3l4_host::EMBEDDED;
 use wasmtime::component::types::{ComponentFunc, Type};
 use wasmtime::component::{Component, Func, Instance, Linker, Val};
-use wasmtime::{Config, Engine, Result, Store};
+use wasmtime::{Config, Engine, OptLevel, Result, Store};
 
 use super::REPETITIONS;
 use super::script::{Call, Operation, SEED, data};
@@ -48,6 +48,8 @@ impl Guest {
         static COMPILED: LazyLock<Component> = LazyLock::new(|| {
             let mut config = Config::new();
             config.consume_fuel(true);
+            // Fuel is counted before machine code is made: the quickest will do.
+            config.cranelift_opt_level(OptLevel::None);
             let engine = Engine::new(&config).unwrap();
             Component::new(&engine, EMBEDDED).unwrap()
         });

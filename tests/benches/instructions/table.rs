@@ -49,6 +49,28 @@ impl fmt::Display for Table {
     }
 }
 
+impl Table {
+    fn row(&self, operation: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.operation == operation)
+    }
+}
+
+impl Row {
+    /// Where this row is too far from what is kept.
+    fn differences(&self, kept: &Self) -> Vec<String> {
+        let native = kept.native.zip(self.native);
+        let native = native.map(|(was, is)| ("native", was, is));
+        let counts = native.into_iter().chain([("fuel", kept.fuel, self.fuel)]);
+        counts
+            .filter_map(|(kind, was, is)| {
+                let change = is as f64 / was as f64 - 1.0;
+                let text = || format!("{kind} {was} -> {is} ({:+.0} %)", change * 100.0);
+                (change.abs() > TOLERANCE).then(|| format!("{}: {}", self.operation, text()))
+            })
+            .collect()
+    }
+}
+
 fn path() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("snapshots/instructions.txt")
 }
@@ -79,29 +101,21 @@ fn row(line: &str) -> Option<Row> {
 }
 
 /// Fails when counts of the same compiler differ by more than the tolerance, or
-/// operations are missing.
-pub(crate) fn judge(kept: &Table, found: &Table) -> ExitCode {
-    let names = |table: &Table| -> Vec<String> {
-        table.rows.iter().map(|row| row.operation.clone()).collect()
-    };
+/// what is found is not kept. Where all was looked at, also when more is kept.
+pub(crate) fn judge(kept: &Table, found: &Table, is_whole: bool) -> ExitCode {
     let mut differences = Vec::new();
-    if names(kept) != names(found) {
-        differences.push("the operations are others than those kept".to_owned());
-    }
-    for (kept, found) in kept.rows.iter().zip(&found.rows) {
-        let native = kept.native.zip(found.native);
-        let native = native.map(|(kept, found)| ("native", kept, found));
-        let counts = native.into_iter().chain([("fuel", kept.fuel, found.fuel)]);
-        for (kind, was, is) in counts {
-            let change = is as f64 / was as f64 - 1.0;
-            if change.abs() > TOLERANCE {
-                let percent = change * 100.0;
-                let operation = &found.operation;
-                differences.push(format!(
-                    "{operation}: {kind} {was} -> {is} ({percent:+.0} %)"
-                ));
-            }
+    for row in &found.rows {
+        match kept.row(&row.operation) {
+            Some(kept) => differences.extend(row.differences(kept)),
+            None => differences.push(format!("{}: not kept", row.operation)),
         }
+    }
+    let gone = kept
+        .rows
+        .iter()
+        .filter(|row| found.row(&row.operation).is_none());
+    if is_whole {
+        differences.extend(gone.map(|row| format!("{}: kept, and not there", row.operation)));
     }
     println!();
     for difference in &differences {
