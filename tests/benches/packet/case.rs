@@ -19,14 +19,14 @@ const AFTER_RECEIVING: u64 = 500_000_000;
 const AFTER_SENDING: u64 = 20_000_000;
 /// Rounds for a receive window to follow what the application takes.
 const WINDOW_WARM_UPS: usize = 10;
-/// Rounds of slow start until a batch may go at once.
-const MOST_WARM_UPS: usize = 200;
+/// Batches for a congestion window and a send buffer to grow.
+const WARM_UPS: usize = 100;
 
 pub(crate) struct Case {
     machine: Box<dyn Machine>,
     load: Load,
-    /// Bytes that a flow takes at once.
-    send_buffer: usize,
+    /// Packets that a flow sends at once.
+    most_sent: usize,
     /// Packets of the last round's batches.
     at_once: usize,
     talks: Vec<Talk>,
@@ -58,12 +58,12 @@ struct Sending {
 }
 
 impl Case {
-    pub(crate) fn new(machine: Box<dyn Machine>, load: Load, send_buffer: usize) -> Self {
+    pub(crate) fn new(machine: Box<dyn Machine>, load: Load) -> Self {
         let most = load.batches().iter().max().map_or(1, |most| *most);
         let mut case = Self {
             machine,
             load,
-            send_buffer,
+            most_sent: 1,
             at_once: 1,
             talks: Vec::new(),
             turn: 0,
@@ -104,7 +104,8 @@ impl Case {
 
     fn receive_one(&mut self, packet: Vec<u8>) {
         self.now += CALLS_ARE_APART;
-        self.machine.receive(self.now, &Packets::new(&[packet]));
+        let packets = self.machine.pack(&[packet]);
+        self.machine.receive(self.now, &packets);
     }
 
     /// Every flow's memory is touched once; windows grow until a batch goes at once.
@@ -132,31 +133,33 @@ impl Case {
         }
     }
 
+    /// Sends batches until one goes at once, or the windows and the send buffer do
+    /// not grow any more.
     fn open_congestion_window(&mut self, i: usize) {
         let flow = self.talks[i].flow;
-        let most = self.most_in_send_buffer() * self.load.payload();
-        let data = match self.talks.len() {
-            1 => self.data[..most].to_vec(),
-            _ => self.data[..self.load.payload()].to_vec(),
+        let payload = self.load.payload();
+        let wanted = match self.talks.len() {
+            1 => self.data.len() / payload,
+            _ => 1,
         };
-        let wanted = data.len();
-        for _ in 0..MOST_WARM_UPS {
-            let mut sent = self.emitted(|machine, now| machine.send(now, flow, &data));
-            if sent == wanted {
-                self.acknowledge(i, sent);
-                return;
-            }
-            let mut acknowledged = 0;
-            while acknowledged < wanted {
-                assert!(
-                    sent > 0,
-                    "nothing is sent of {wanted} bytes after {acknowledged}"
-                );
-                acknowledged += sent;
+        let data = self.data[..wanted * payload].to_vec();
+        let mut at_once = 0;
+        for _ in 0..WARM_UPS {
+            let mut taken = 0;
+            let mut sent = self.emitted(|machine, now| taken = machine.send(now, flow, &data));
+            at_once = taken.min(sent) / payload;
+            let mut outstanding = taken;
+            while outstanding > 0 {
+                assert!(sent > 0, "{}: {outstanding} bytes are not sent", self.load);
+                outstanding -= sent;
                 sent = self.acknowledge(i, sent);
             }
+            if at_once == wanted {
+                break;
+            }
         }
-        panic!("{}: no batch of {wanted} bytes goes at once", self.load);
+        assert!(at_once > 0, "{}: no packet goes at once", self.load);
+        self.most_sent = at_once;
     }
 
     /// The peer acknowledges so many bytes. Returns how many follow.
@@ -165,7 +168,7 @@ impl Case {
             panic!("a connection");
         };
         peer.expected = peer.expected.wrapping_add(u32::try_from(bytes).unwrap());
-        let ack = Packets::new(&[peer.ack().into()]);
+        let ack = self.machine.pack(&[peer.ack().into()]);
         self.emitted(|machine, now| machine.receive(now, &ack))
     }
 
@@ -179,14 +182,14 @@ impl Case {
         record.packet_bytes - bytes - 40 * (record.packets - packets)
     }
 
-    /// The time that one round of packets takes.
-    pub(crate) fn round(&mut self, batch: usize) -> Duration {
+    /// The nanoseconds that one packet takes in a round of them.
+    pub(crate) fn round(&mut self, batch: usize) -> f64 {
         let time = match self.load.direction {
             Direction::In => self.receive(batch),
             Direction::Out => self.send(batch),
         };
         self.pause();
-        time
+        time.as_secs_f64() * 1e9 / self.load.packets_a_round(batch) as f64
     }
 
     /// What is left of timers runs outside of the measurement.
@@ -204,7 +207,7 @@ impl Case {
     }
 
     fn receive(&mut self, batch: usize) -> Duration {
-        let packets = self.load.packets_a_round();
+        let packets = self.load.packets_a_round(batch);
         let batch = batch.min(self.most_in_window());
         self.at_once = batch;
         let packed: Vec<Packets> = (0..packets)
@@ -212,7 +215,7 @@ impl Case {
             .map(|first| {
                 let batch = batch.min(packets - first);
                 let batch: Vec<Vec<u8>> = (0..batch).map(|_| self.next_packet()).collect();
-                Packets::new(&batch)
+                self.machine.pack(&batch)
             })
             .collect();
         let before = self.machine.record().bytes;
@@ -259,9 +262,9 @@ impl Case {
     }
 
     fn send(&mut self, batch: usize) -> Duration {
-        let packets = self.load.packets_a_round();
+        let packets = self.load.packets_a_round(batch);
         let batch = match self.talks.len() {
-            1 => batch.min(self.most_in_send_buffer()),
+            1 => batch.min(self.most_sent),
             _ => batch,
         };
         self.at_once = batch;
@@ -274,7 +277,8 @@ impl Case {
         for Sending { flows, acks } in &sendings {
             for (flow, length) in flows {
                 self.now += CALLS_ARE_APART;
-                self.machine.send(self.now, *flow, &self.data[..*length]);
+                let taken = self.machine.send(self.now, *flow, &self.data[..*length]);
+                assert_eq!(taken, *length);
             }
             if let Some(acks) = acks {
                 self.machine.receive(self.now, acks);
@@ -286,10 +290,6 @@ impl Case {
         time
     }
 
-    fn most_in_send_buffer(&self) -> usize {
-        (self.send_buffer / self.load.payload()).min(self.data.len() / self.load.payload())
-    }
-
     fn sending(&mut self, batch: usize) -> Sending {
         let payload = self.load.payload();
         if self.talks.len() == 1 {
@@ -297,7 +297,7 @@ impl Case {
             let flows = vec![(self.talks[0].flow, batch * payload)];
             return Sending {
                 flows,
-                acks: packed(&acks),
+                acks: self.packed(&acks),
             };
         }
         let (mut flows, mut acks) = (Vec::new(), Vec::new());
@@ -308,7 +308,7 @@ impl Case {
         }
         Sending {
             flows,
-            acks: packed(&acks),
+            acks: self.packed(&acks),
         }
     }
 
@@ -327,8 +327,8 @@ impl Case {
         }
         acks
     }
-}
 
-fn packed(packets: &[Vec<u8>]) -> Option<Packets> {
-    (!packets.is_empty()).then(|| Packets::new(packets))
+    fn packed(&self, packets: &[Vec<u8>]) -> Option<Packets> {
+        (!packets.is_empty()).then(|| self.machine.pack(packets))
+    }
 }

@@ -39,29 +39,30 @@ const MEMORY: u64 = 2 << 30;
 
 /// An engine of any kind.
 pub(crate) trait Machine {
+    /// The shape that `receive` takes.
+    fn pack(&self, packets: &[Vec<u8>]) -> Packets;
     fn receive(&mut self, now: u64, packets: &Packets);
-    fn send(&mut self, now: u64, flow: u64, data: &[u8]);
+    /// Returns how many bytes were taken.
+    fn send(&mut self, now: u64, flow: u64, data: &[u8]) -> usize;
     fn poll(&mut self, now: u64);
     fn record(&mut self) -> &mut Record;
 }
 
-/// Received packets in the shape that each kind of engine takes.
+/// Received packets, as one kind of engine takes them.
+#[derive(Default)]
 pub(crate) struct Packets {
     bytes: Vec<u8>,
     packets: Vec<engine::Packet>,
+    /// Of the component.
     batch: guest::Batch,
 }
 
 impl Packets {
-    pub(crate) fn new(packets: &[Vec<u8>]) -> Self {
-        let mut batch = guest::Batch::new();
-        for packet in packets {
-            batch.push(packet);
-        }
+    fn end_to_end(packets: &[Vec<u8>]) -> Self {
         Self {
             bytes: packets.concat(),
             packets: packets.iter().map(|packet| described(packet)).collect(),
-            batch,
+            ..Self::default()
         }
     }
 }
@@ -107,16 +108,20 @@ pub(crate) fn baseline(settings: Settings) -> Box<dyn Machine> {
 }
 
 impl Machine for OfBaseline {
+    fn pack(&self, packets: &[Vec<u8>]) -> Packets {
+        Packets::end_to_end(packets)
+    }
+
     fn receive(&mut self, now: u64, packets: &Packets) {
         let now = engine::Instant(now);
         self.0
             .l3_rx(now, &packets.bytes, &packets.packets, &mut self.1);
     }
 
-    fn send(&mut self, now: u64, flow: u64, data: &[u8]) {
+    fn send(&mut self, now: u64, flow: u64, data: &[u8]) -> usize {
         let (now, flow) = (engine::Instant(now), engine::FlowId(flow));
         let sent = self.0.l4_tx(now, flow, data, &mut self.1);
-        assert_eq!(sent.unwrap().taken, data.len());
+        sent.unwrap().taken
     }
 
     fn poll(&mut self, now: u64) {
@@ -141,16 +146,20 @@ pub(crate) fn native(settings: Settings) -> Box<dyn Machine> {
 }
 
 impl Machine for Native {
+    fn pack(&self, packets: &[Vec<u8>]) -> Packets {
+        Packets::end_to_end(packets)
+    }
+
     fn receive(&mut self, now: u64, packets: &Packets) {
         let now = engine::Instant(now);
         let Packets { bytes, packets, .. } = packets;
         self.0.l3_rx(now, bytes, packets, &mut self.1).unwrap();
     }
 
-    fn send(&mut self, now: u64, flow: u64, data: &[u8]) {
+    fn send(&mut self, now: u64, flow: u64, data: &[u8]) -> usize {
         let (now, flow) = (engine::Instant(now), engine::FlowId(flow));
-        let sent = self.0.l4_tx(now, flow, data, &mut self.1).unwrap();
-        assert_eq!(sent.taken, data.len());
+        let sent = self.0.l4_tx(now, flow, data, &mut self.1);
+        sent.unwrap().taken
     }
 
     fn poll(&mut self, now: u64) {
@@ -196,14 +205,24 @@ pub(crate) fn component(settings: Settings) -> Box<dyn Machine> {
 }
 
 impl Machine for Component {
+    fn pack(&self, packets: &[Vec<u8>]) -> Packets {
+        let mut batch = guest::Batch::new();
+        for packet in packets {
+            batch.push(packet);
+        }
+        Packets {
+            batch,
+            ..Packets::default()
+        }
+    }
+
     fn receive(&mut self, now: u64, packets: &Packets) {
         self.0.l3_rx(guest::Instant(now), &packets.batch).unwrap();
     }
 
-    fn send(&mut self, now: u64, flow: u64, data: &[u8]) {
+    fn send(&mut self, now: u64, flow: u64, data: &[u8]) -> usize {
         let (now, flow) = (guest::Instant(now), guest::FlowId(flow));
-        let sent = self.0.l4_tx(now, flow, data).unwrap();
-        assert_eq!(sent.taken, data.len());
+        self.0.l4_tx(now, flow, data).unwrap().taken
     }
 
     fn poll(&mut self, now: u64) {
