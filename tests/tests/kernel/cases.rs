@@ -11,16 +11,17 @@ use l3l4_tests::random::Random;
 use l3l4_tests::wire::checksum;
 use socket2::{Domain, Socket, Type};
 
-use crate::killed;
 use crate::service::{
     ABORT, CALL_BACK, DROP, ECHO, GREETING, LATE, OTHER_SOURCE, REFUSE, Service, UNREACHABLE, WAIT,
 };
+use crate::{bulk, killed};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long anything of a healthy engine may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-type Case = (&'static str, fn(Family));
+pub(crate) type Case = (&'static str, fn(Family));
 
-const CASES: [Case; 14] = [
+const CASES: &[Case] = &[
     (
         "tcp_is_echoed_from_any_address_and_port",
         tcp_is_echoed_from_any_address_and_port,
@@ -59,17 +60,26 @@ const CASES: [Case; 14] = [
 ];
 
 #[derive(Clone, Copy)]
-enum Family {
+pub(crate) enum Family {
     V4,
     V6,
 }
 
 impl Family {
-    /// An address behind the device.
+    /// An address behind the device of [`Service`].
     fn at(self, host: u8, port: u16) -> SocketAddr {
         let address: IpAddr = match self {
             Self::V4 => [10, 77, 0, host].into(),
             Self::V6 => [0xfd77, 0, 0, 0, 0, 0, 0, u16::from(host)].into(),
+        };
+        SocketAddr::new(address, port)
+    }
+
+    /// An address behind the devices of [`bulk`].
+    pub(crate) fn beyond(self, host: u8, port: u16) -> SocketAddr {
+        let address: IpAddr = match self {
+            Self::V4 => [10, 79, 0, host].into(),
+            Self::V6 => [0xfd79, 0, 0, 0, 0, 0, 0, u16::from(host)].into(),
         };
         SocketAddr::new(address, port)
     }
@@ -85,7 +95,8 @@ pub(crate) fn main() -> ExitCode {
     let chosen: Vec<_> = [("ipv4", Family::V4), ("ipv6", Family::V6)]
         .into_iter()
         .flat_map(|(family, value)| {
-            CASES.map(|(name, case)| (format!("{family}::{name}"), value, case))
+            let cases = CASES.iter().chain(bulk::CASES);
+            cases.map(move |(name, case)| (format!("{family}::{name}"), value, *case))
         })
         .filter(|(name, ..)| {
             filters.is_empty() || filters.iter().any(|filter| name.contains(*filter))

@@ -9,9 +9,21 @@
 )]
 
 #[cfg(target_os = "linux")]
+mod bulk;
+#[cfg(target_os = "linux")]
 mod cases;
 #[cfg(target_os = "linux")]
+mod client;
+#[cfg(target_os = "linux")]
+mod impaired;
+#[cfg(target_os = "linux")]
 mod killed;
+#[cfg(target_os = "linux")]
+mod order;
+#[cfg(target_os = "linux")]
+mod pattern;
+#[cfg(target_os = "linux")]
+mod server;
 #[cfg(target_os = "linux")]
 mod service;
 

@@ -1,0 +1,90 @@
+//! Blind attackers who know the tuple of a connection and not its sequence numbers:
+//! 10,000 packets a second for 7 s, at one connection of each family.
+//!
+//! To hold: the connection lives, no byte of theirs is delivered, and at most two
+//! challenge ACKs a second go out (RFC 5961 7).
+
+use std::time::Duration;
+
+use l3l4_engine::FlowId;
+use l3l4_tests::craft::{FAMILIES, Peer, Segment};
+use l3l4_tests::scene::{Scene, config, on_both};
+use l3l4_tests::wire::{ACK, FIN, PSH, SYN};
+
+use crate::spoofed::{Spoofed, flood};
+
+const PACKETS_A_TICK: usize = 10;
+const TICKS: usize = 7000;
+/// Two a second for 7 s, and those of the second that has begun.
+const MOST_CHALLENGES: usize = 16;
+
+#[test]
+fn syns_end_nothing() {
+    survives(|peer, spoofed| peer.segment(SYN).seq(spoofed.number()));
+    survives(|peer, spoofed| peer.segment(SYN).seq(peer.next + spoofed.number() % 60_000));
+}
+
+#[test]
+fn data_is_not_delivered() {
+    survives(|peer, spoofed| {
+        let evil = peer.segment(ACK | PSH).payload(b"evil");
+        evil.seq(spoofed.number()).acking(spoofed.number())
+    });
+}
+
+/// The right sequence number, and acknowledgements that no window explains (RFC 5961
+/// 5.2).
+#[test]
+fn data_at_the_edge_with_a_wrong_acknowledgement_is_not_delivered() {
+    survives(|peer, spoofed| {
+        let beyond = peer.expected + 1 + spoofed.number() % (1 << 30);
+        let evil = peer.segment(ACK | PSH).payload(b"evil");
+        evil.acking(beyond)
+    });
+}
+
+#[test]
+fn fins_end_nothing() {
+    survives(|peer, spoofed| {
+        let fin = peer.segment(FIN | ACK);
+        fin.seq(spoofed.number()).acking(spoofed.number())
+    });
+}
+
+/// Storms connections with 70,000 of these each.
+fn survives(evil: impl Fn(&Peer, &mut Spoofed) -> Segment) {
+    on_both(config(), |scene| {
+        let mut spoofed = Spoofed::new(61);
+        for family in FAMILIES {
+            let mut peer = Peer::new(family);
+            let flow = scene.connect(&mut peer);
+            converse(scene, flow, &mut peer);
+            let mut answers = 0;
+            for _ in 0..TICKS {
+                let batch: Vec<_> = (0..PACKETS_A_TICK)
+                    .map(|_| evil(&peer, &mut spoofed).into())
+                    .collect();
+                flood(scene, &batch);
+                scene.wait(Duration::from_millis(1));
+                answers += std::mem::take(&mut scene.host().sent).len();
+            }
+            scene.expect_events(flow, &[]);
+            assert_eq!(scene.stream(flow), b"", "nothing is delivered");
+            assert!(answers <= MOST_CHALLENGES, "{answers} answers in 7 s");
+            converse(scene, flow, &mut peer);
+        }
+    });
+}
+
+/// Data both ways.
+fn converse(scene: &mut Scene, flow: FlowId, peer: &mut Peer) {
+    scene.rx(peer.data(b"question"));
+    assert_eq!(scene.stream(flow), b"question");
+    scene.tx(flow, b"answer").unwrap();
+    let answer = scene.segments().pop().expect("an answer");
+    assert_eq!(answer.payload, b"answer");
+    peer.hear(&answer);
+    scene.rx(peer.ack());
+    scene.wait(Duration::from_secs(1));
+    scene.sent_packets();
+}
