@@ -136,7 +136,9 @@ impl<C: Callbacks> Engine<C> {
     /// Data to send on a flow.
     ///
     /// TCP: takes as many bytes from the front as the send buffer has room for.
-    /// When it takes fewer, [`Event::Writable`] follows when there is room.
+    /// When it takes fewer, [`Event::Writable`] follows when there is room. Up to
+    /// `tcp_send_buffer` bytes of the data are copied to see how many that is, so
+    /// that slices of some 64 KiB cost least.
     ///
     /// UDP and ICMP echo: one datagram, from the flow's local address, taken whole
     /// or, while the device takes no packets, not at all.

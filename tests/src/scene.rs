@@ -258,6 +258,11 @@ impl Scene {
         counters
     }
 
+    /// Bytes of memory in use; not part of the trace.
+    pub fn memory(&mut self) -> u64 {
+        self.dut.counters().memory_bytes
+    }
+
     /// Packets dropped for a reason.
     pub fn drops(&mut self, reason: DropReason) -> u64 {
         self.counters().dropped(reason)
@@ -415,7 +420,6 @@ impl Scene {
     fn begin(&mut self, what: impl std::fmt::Display) {
         let now = self.now;
         self.calls += 1;
-        self.latest = self.latest.max(now);
         let host = self.host();
         if !host.silent {
             host.trace.call(now, what);
@@ -424,6 +428,8 @@ impl Scene {
     }
 
     fn end(&mut self, deadline: Deadline) {
+        // A call that is refused does not bring the clock forward: this one was not.
+        self.latest = self.latest.max(self.now);
         // What was due before the call may be due after it, unless it was a poll.
         let latest = self.latest;
         let due_before = self.deadline.is_some_and(|deadline| deadline <= latest);

@@ -128,9 +128,13 @@ pub struct Icmp {
 pub fn checksum(parts: &[&[u8]]) -> u16 {
     let mut sum = 0u64;
     for part in parts {
-        for pair in part.chunks(2) {
-            let low = pair.get(1).copied().unwrap_or(0);
-            sum += u64::from(u16::from_be_bytes([pair[0], low]));
+        let (pairs, odd) = part.as_chunks();
+        let words = pairs
+            .iter()
+            .map(|pair| u64::from(u16::from_be_bytes(*pair)));
+        sum += words.sum::<u64>();
+        if let [last] = odd {
+            sum += u64::from(u16::from_be_bytes([*last, 0]));
         }
     }
     while sum > 0xffff {

@@ -18,8 +18,6 @@ const PACKET_BYTES: usize = 65_535;
 /// The largest datagram in fragments, at the lowest path MTU: 119 headers of IPv4 at
 /// 576 bytes, or 54 of IPv6 at 1,280 bytes, are less than 4 KiB.
 const FRAGMENTS_BYTES: usize = PACKET_BYTES + (4 << 10);
-/// IPv6 header, TCP header with all options: what is zeroed before it is filled.
-const HEADER_BYTES: usize = 40 + 60;
 
 /// The batch being made. Its memory is fixed: a batch, the packet or the fragments
 /// that take it beyond its bound, and a packet that is written and given up.
@@ -61,14 +59,11 @@ impl Egress {
         !self.refused
     }
 
-    /// Space for a packet of `length` bytes, its headers zeroed. It counts from
+    /// Space for a packet of `length` bytes, which holds anything. It counts from
     /// `commit` on; what is not committed is overwritten. There is space also
     /// when no room could be made.
     pub(crate) fn space(&mut self, length: usize) -> &mut [u8] {
-        let space = &mut self.bytes[self.used..self.used + length];
-        let headers = length.min(HEADER_BYTES);
-        space[..headers].fill(0);
-        space
+        &mut self.bytes[self.used..self.used + length]
     }
 
     /// The packet written to `space` joins the batch.

@@ -282,8 +282,9 @@ fn send_error(
         IpAddr::V6(_) => IpProtocol::Icmpv6,
     };
     let length = HEADER + quote.len();
-    ip::send(turn, src, dst, protocol, length, |space| {
+    ip::send(turn.egress, src, dst, protocol, length, |space| {
         space[..2].copy_from_slice(&head);
+        space[2..4].fill(0);
         space[4..HEADER].copy_from_slice(&rest);
         space[HEADER..].copy_from_slice(quote);
         let sum = checksum_start(src, dst, protocol, length);

@@ -11,7 +11,7 @@
 //! # The path of a packet
 //!
 //! ```text
-//! l3_rx ─ engine/l3_rx ─ ip ─┬─ tcp/segment ─ table ─ tcp (socket, port) ─┐
+//! l3_rx ─ engine/l3_rx ─ ip ─┬─ tcp/segment ─ table ─ tcp/arrival ────────┐
 //!                            ├─ datagram ──── table ─ datagram ───────────┼─ Callbacks::l4_rx
 //!                            └─ icmp                                      │
 //! l4_tx ─ engine/l4_tx ──────────────────── table ─ tcp │ datagram ───────┼─ egress ─ Callbacks::l3_tx
@@ -29,7 +29,9 @@
 //! - A packet belongs to one flow at most; one that has no effect is counted by
 //!   its [`DropReason`].
 //!
-//! TCP itself is smoltcp's socket, one a flow, behind the module `tcp`.
+//! Fragments are put together in `ip/reassembly` and made in `ip/outgoing`. TCP has
+//! its own path through the files of `tcp`, drawn there. smoltcp reads and writes
+//! headers, nothing more.
 #![no_std]
 #![forbid(unsafe_code)]
 

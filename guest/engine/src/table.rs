@@ -1,6 +1,5 @@
 //! The flows: found by id or by five-tuple, neither with a scan.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use hashbrown::HashTable;
@@ -8,7 +7,7 @@ use hashbrown::HashTable;
 use crate::datagram::DatagramFlow;
 use crate::deadlines::Armed;
 use crate::siphash::Key;
-use crate::tcp::{Syn, TcpFlow};
+use crate::tcp::{Origin, Syn, TcpFlow};
 use crate::tuple::Tuple;
 use crate::types::{FlowId, Instant};
 
@@ -23,6 +22,10 @@ pub(crate) struct Flow {
     pub(crate) touched: bool,
     /// It is to be settled when the device takes packets again.
     pub(crate) stalled: bool,
+    /// It is to be settled when there is memory again.
+    pub(crate) starved: bool,
+    /// It is to be settled when there is a block for its first data to send.
+    pub(crate) mute: bool,
     /// It counts against `max_half_open`.
     pub(crate) half_open: bool,
     pub(crate) kind: Kind,
@@ -33,7 +36,7 @@ pub(crate) struct Flow {
 pub(crate) enum Kind {
     /// Announced, no verdict yet.
     Waiting(Waiting),
-    Tcp(Box<TcpFlow>),
+    Tcp(TcpFlow),
     Datagram(DatagramFlow),
 }
 
@@ -43,7 +46,7 @@ pub(crate) struct Waiting {
     /// The peer's last SYN or datagram.
     pub(crate) heard: Instant,
     /// Of a TCP flow.
-    pub(crate) syn: Option<Syn>,
+    pub(crate) syn: Option<(Syn, Origin)>,
 }
 
 #[derive(Debug)]
@@ -58,6 +61,8 @@ pub(crate) struct FlowTable {
     slots: Vec<Slot>,
     free: Vec<u32>,
     index: HashTable<u32>,
+    /// The slot that was found last.
+    last: u32,
     key: Key,
     /// The generation of a slot's first flow: ids of another instance with
     /// another seed are not mistaken for ours.
@@ -80,6 +85,7 @@ impl FlowTable {
             slots: Vec::new(),
             free: Vec::new(),
             index: HashTable::new(),
+            last: 0,
             key,
             first_generation,
         }
@@ -97,10 +103,16 @@ impl FlowTable {
             .map(|(index, slot)| id(index, slot.generation))
     }
 
-    /// The slot of the flow with this tuple.
-    pub(crate) fn find(&self, tuple: &Tuple) -> Option<u32> {
+    /// The slot of the flow with this tuple. Packets come in trains: the flow of the
+    /// one before is found without its hash, whichever flow holds the slot by then.
+    pub(crate) fn find(&mut self, tuple: &Tuple) -> Option<u32> {
         let holds = |slot: &u32| self.flow(*slot).is_some_and(|flow| flow.tuple == *tuple);
-        self.index.find(tuple.hash(&self.key, 0), holds).copied()
+        if holds(&self.last) {
+            return Some(self.last);
+        }
+        let found = *self.index.find(tuple.hash(&self.key, 0), holds)?;
+        self.last = found;
+        Some(found)
     }
 
     /// The slot of the flow with this id.
@@ -131,9 +143,10 @@ impl FlowTable {
     }
 
     /// The connection in a slot, if that is what the flow is.
-    pub(crate) fn tcp_mut(&mut self, slot: u32) -> Option<&mut TcpFlow> {
-        match &mut self.flow_mut(slot)?.kind {
-            Kind::Tcp(tcp) => Some(tcp),
+    pub(crate) fn tcp_mut(&mut self, slot: u32) -> Option<(&mut TcpFlow, &Tuple)> {
+        let flow = self.flow_mut(slot)?;
+        match &mut flow.kind {
+            Kind::Tcp(tcp) => Some((tcp, &flow.tuple)),
             Kind::Waiting(_) | Kind::Datagram(_) => None,
         }
     }
@@ -183,6 +196,6 @@ fn id(slot: u32, generation: u32) -> FlowId {
 }
 
 const _: () = assert!(
-    size_of::<Slot>() <= 128,
-    "a flow that waits costs a small record"
+    size_of::<Slot>() <= 176,
+    "a flow that waits or shakes hands costs a small record"
 );

@@ -4,6 +4,8 @@ use crate::config::Config;
 use crate::counters::CounterSnapshot;
 use crate::egress::Egress;
 use crate::ip::identification::Identifications;
+use crate::tcp::pool::Pool;
+use crate::tcp::secrets::Secrets;
 use crate::types::{Callbacks, Instant};
 
 /// What every part of the engine shares between calls.
@@ -13,6 +15,8 @@ pub(crate) struct Common {
     pub(crate) now: Instant,
     pub(crate) config: Config,
     pub(crate) egress: Egress,
+    pub(crate) pool: Pool,
+    pub(crate) secrets: Secrets,
     pub(crate) identifications: Identifications,
     pub(crate) counters: CounterSnapshot,
 }
@@ -24,6 +28,8 @@ impl Common {
             now: self.now,
             config: &self.config,
             egress: &mut self.egress,
+            pool: &mut self.pool,
+            secrets: &self.secrets,
             identifications: &mut self.identifications,
             counters: &mut self.counters,
             callbacks,
@@ -36,6 +42,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) now: Instant,
     pub(crate) config: &'a Config,
     pub(crate) egress: &'a mut Egress,
+    pub(crate) pool: &'a mut Pool,
+    pub(crate) secrets: &'a Secrets,
     pub(crate) identifications: &'a mut Identifications,
     pub(crate) counters: &'a mut CounterSnapshot,
     pub(crate) callbacks: &'a mut dyn Callbacks,

@@ -28,6 +28,15 @@ impl Sub for Instant {
     }
 }
 
+/// The sooner of two instants that may not be. Every call asks for several, and an
+/// array's `flatten().min()` takes more instructions.
+pub(crate) fn sooner(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
 /// A length of time in nanoseconds, saturating at `u64::MAX`.
 pub(crate) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)

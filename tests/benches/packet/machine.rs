@@ -26,9 +26,9 @@ impl Buffers {
         receive: 65_535,
         send: 1 << 20,
     };
-    /// The largest of `wit/types.wit`.
+    /// The defaults, but for the send buffer: both work on as much memory.
     pub(crate) const OF_ENGINE: Self = Self {
-        receive: 65_535,
+        receive: 4 << 20,
         send: 1 << 20,
     };
 }

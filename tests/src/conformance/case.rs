@@ -137,6 +137,14 @@ pub struct Outcome {
     pub transcript: Vec<String>,
 }
 
+impl Outcome {
+    /// Whether all went as demanded, on both devices alike.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        self.reason.is_none() && self.divergence.is_none()
+    }
+}
+
 /// What became of a case on one device.
 struct Telling {
     reason: Option<String>,

@@ -2,11 +2,9 @@
 //!
 //! - [`exchange`]: the words of a [`case`], over a scene; [`segment`]: the segments
 //!   that it injects and expects.
-//! - [`known`]: the list of known failures, and the judgement by it.
 //! - [`isn`]: attacks on initial sequence numbers.
 
 pub mod case;
 pub mod exchange;
 pub mod isn;
-pub mod known;
 pub mod segment;

@@ -29,6 +29,8 @@ pub struct EngineEnd {
     faults: Faults,
     ledger: Ledger,
     tap: Tap,
+    /// After the end of the conversation another flow of its tuple began.
+    succeeded: bool,
     datagrams: Datagrams,
     findings: Findings,
     seed: u8,
@@ -69,11 +71,13 @@ struct Talk {
 #[must_use]
 pub fn config(plan: &Plan, seed: u8, mtu: u32) -> Config {
     let mut config = Config::new([seed; 32]);
+    config.congestion_control = plan.congestion_control;
     config.mtu = mtu;
     config.tcp_receive_buffer = u32::try_from(plan.buffer).expect("a buffer");
     config.tcp_send_buffer = config.tcp_receive_buffer;
     config.user_timeout = plan.give_up;
     config.tcp_idle_timeout = plan.give_up;
+    config.fin_wait_timeout = plan.give_up;
     config
 }
 
@@ -100,6 +104,7 @@ impl EngineEnd {
             faults,
             ledger,
             tap: Tap::default(),
+            succeeded: false,
             datagrams,
             findings: Findings::default(),
             seed: 1,
@@ -402,8 +407,8 @@ impl EngineEnd {
                     // What is not of the conversation answers noise; after its end a
                     // late SYN may begin another flow.
                     let own = self.is_own(segment.from, segment.to);
-                    let late = self.ledger.ended.is_some() && segment.has(SYN);
-                    if own && !late {
+                    self.succeeded |= own && self.ledger.ended.is_some() && segment.has(SYN);
+                    if own && !self.succeeded {
                         self.tap.emitted(&segment, &self.ledger, &mut self.findings);
                     }
                 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use l3l4_engine::Instant;
+use l3l4_engine::{CongestionControl, Instant};
 
 use crate::craft::Family;
 use crate::link::{Impairments, Loss, Rate};
@@ -129,8 +129,9 @@ pub struct Plan {
     pub buffer: usize,
     /// How long our engine waits for a peer that is silent.
     pub give_up: Duration,
-    /// Whether smoltcp's stacks send without congestion control, not with Reno.
-    pub uncontrolled: bool,
+    /// The congestion control of our engines; smoltcp's stacks send without any, or
+    /// with Reno.
+    pub congestion_control: CongestionControl,
     /// From the first end to the second, and back.
     pub links: [Impairments; 2],
     /// What the ends suffer beside the network.
@@ -224,7 +225,7 @@ impl Plan {
             bytes: [400_000; 2],
             buffer: 65_535,
             give_up: Duration::from_secs(100),
-            uncontrolled: false,
+            congestion_control: CongestionControl::Cubic,
             links: [Impairments::none(delay), Impairments::none(delay)],
             faults: [Faults::default(), Faults::default()],
             datagrams: if ends.has_engine() { 40 } else { 0 },

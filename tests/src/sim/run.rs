@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use l3l4_engine::{Config, Instant};
+use l3l4_engine::{Config, CongestionControl, Instant};
 
 use super::datagrams::{Correspondent, Datagrams};
 use super::end::{End, Place, Status};
@@ -372,7 +372,7 @@ fn ends(plan: &Plan, device: Device, trace: bool) -> [Box<dyn End>; 2] {
                 }),
                 mtu: usize::try_from(MTU).expect("1500"),
                 buffer: plan.buffer,
-                uncontrolled: plan.uncontrolled,
+                uncontrolled: plan.congestion_control == CongestionControl::None,
                 seed: plan.seed ^ (side as u64),
             };
             Box::new(SmoltcpEnd::new(

@@ -41,6 +41,8 @@ pub struct ScriptEnd {
     furthest: u32,
     delivered: usize,
     engine_first: Option<u32>,
+    /// The engine speaks of a later flow of the same tuple.
+    succeeded: bool,
     /// The engine knows where our sequence begins: nothing misleads it any more.
     established: bool,
     finished: bool,
@@ -86,6 +88,7 @@ impl ScriptEnd {
             furthest: first.wrapping_add(1),
             delivered: 0,
             engine_first: None,
+            succeeded: false,
             established: false,
             finished: false,
             heard_fin: false,
@@ -123,9 +126,14 @@ impl ScriptEnd {
         if segment.has(SYN) {
             return self.hear_syn(segment);
         }
-        let Some(first) = self.engine_first else {
+        let Some(first) = self.engine_first.filter(|_| !self.succeeded) else {
             return;
         };
+        // Its ACK may come before its SYN-ACK.
+        let place = usize::try_from(segment.seq.wrapping_sub(first)).expect("32 bits");
+        if segment.payload.is_empty() && place > self.incoming.len() + 1 {
+            return;
+        }
         self.established = true;
         if segment.has(ACK) {
             let acked = segment.ack.wrapping_sub(self.first);
@@ -158,6 +166,8 @@ impl ScriptEnd {
     fn hear_syn(&mut self, segment: &Tcp) {
         let first = segment.seq.wrapping_add(1);
         if self.engine_first.is_some() && self.engine_first != Some(first) {
+            // After the end, its nonsense has begun another flow.
+            self.succeeded = true;
             return;
         }
         self.engine_first = Some(first);

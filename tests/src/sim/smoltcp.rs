@@ -58,7 +58,10 @@ impl SmoltcpEnd {
     }
 
     fn take(&mut self, now: Instant) {
-        if self.pauses.iter().any(|pause| pause.contains(&now)) {
+        // After 10 s in TIME-WAIT smoltcp drops what the application has not read:
+        // that is its fault, and not to be blamed on the end beyond.
+        let forgets = self.stack.socket(self.socket).state() == State::TimeWait;
+        if !forgets && self.pauses.iter().any(|pause| pause.contains(&now)) {
             return;
         }
         let data = self.stack.receive(self.socket);
@@ -90,8 +93,9 @@ impl SmoltcpEnd {
             return;
         }
         let whole = self.ledger.peer_finished && self.closed && unsent == 0;
-        // In TIME-WAIT the application may not have looked yet.
-        if state == State::TimeWait && !self.ledger.peer_finished {
+        // The application may not have looked yet.
+        let unread = state == State::TimeWait || socket.recv_queue() > 0;
+        if unread && !self.ledger.peer_finished {
             return;
         }
         let ending = match whole {

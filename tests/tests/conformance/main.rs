@@ -34,10 +34,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use l3l4_tests::conformance::case::{Case, Outcome};
-use l3l4_tests::conformance::known::{Known, Variant};
 use l3l4_tests::craft::Family;
 
-const KNOWN: &str = include_str!("../../conformance/known-failures.txt");
 const CHAPTERS: &[&[Case]] = &[
     handshake::CASES,
     stray::CASES,
@@ -58,17 +56,6 @@ const NUMBERS: std::ops::RangeInclusive<u16> = 1..=78;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let cases = all_cases();
-    let exists = |(number, family): Variant| {
-        let mut cases = cases.iter();
-        cases.any(|case| case.number == number && case.families.contains(&family))
-    };
-    let known = match Known::parse(KNOWN, exists) {
-        Ok(known) => known,
-        Err(error) => {
-            eprintln!("tests/conformance/known-failures.txt, {error}");
-            return ExitCode::FAILURE;
-        }
-    };
     let chosen = match chosen(&cases, &arguments) {
         Ok(chosen) => chosen,
         Err(error) => {
@@ -83,21 +70,17 @@ fn main() -> ExitCode {
 
     let results = run(&chosen);
     if arguments.iter().any(|word| word == "--json") {
-        println!("{}", report::json(&chosen, &results, &known));
+        println!("{}", report::json(&chosen, &results));
     } else {
         if chosen.len() == 1 {
             report::exchanges(&results);
         }
-        report::table(&chosen, &results, &known);
+        report::table(&chosen, &results);
     }
-    let failures = known.judge(&results);
-    for failure in &failures {
-        eprintln!("{failure}");
-    }
-    if failures.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    report::failures(&results);
+    match results.iter().all(|(_, outcome)| outcome.passed()) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
     }
 }
 
@@ -128,6 +111,9 @@ fn chosen(cases: &[&'static Case], arguments: &[String]) -> Result<Vec<&'static 
     };
     Ok(cases.iter().copied().filter(asked).collect())
 }
+
+/// A case in one family.
+type Variant = (u16, Family);
 
 /// What became of each variant, in order.
 type Results = Vec<(Variant, Outcome)>;

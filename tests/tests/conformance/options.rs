@@ -58,18 +58,17 @@ fn window_scale(x: &mut Exchange<'_>) {
         answer.window_scale.is_some(),
         "a window scale in the SYN-ACK",
     );
-    let (mut sent, mut most) = (0, 0);
+    let (mut sent, mut most, mut acknowledged) = (0, 0, 1);
     while x.talk.heard < 150_000 {
         let piece = stream(sent, 16_384);
         x.app_sends(&piece);
         sent += 16_384;
         let before = x.talk.heard;
-        while x.talk.heard < sent + 1 {
-            let acknowledged = x.talk.heard;
+        while acknowledged < sent + 1 {
             x.pass(ms(1));
+            most = most.max(x.talk.heard - acknowledged);
+            acknowledged = x.talk.heard;
             x.inject(ack());
-            let flight = x.talk.heard - acknowledged;
-            most = most.max(flight);
             let stuck = x.elapsed() > ms(60_000);
             x.require(!stuck, format!("the stream to go on after {before}"));
         }

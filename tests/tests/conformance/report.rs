@@ -1,9 +1,10 @@
 //! What a run prints.
 
 use l3l4_tests::conformance::case::{Case, Outcome};
-use l3l4_tests::conformance::known::{Known, Variant, name};
 use l3l4_tests::craft::{FAMILIES, Family};
 use serde_json::{Value, json};
+
+use crate::Variant;
 
 type Results = [(Variant, Outcome)];
 
@@ -30,14 +31,14 @@ pub(crate) fn exchanges(results: &Results) {
     }
 }
 
-/// A line a case, below it the end of the exchange and the reason of each failure
-/// that nobody knew, and the totals.
-pub(crate) fn table(cases: &[&Case], results: &Results, known: &Known) {
+/// A line a case, below it the reason of each failure and the end of its exchange,
+/// and the totals.
+pub(crate) fn table(cases: &[&Case], results: &Results) {
     println!("  #  v4    v6    what (RFC)");
     for case in cases {
         let mark = |family| match outcome(case, family, results) {
             None => "–   ",
-            Some(outcome) if passed(outcome) => "pass",
+            Some(outcome) if outcome.passed() => "pass",
             Some(_) => "FAIL",
         };
         println!(
@@ -52,10 +53,10 @@ pub(crate) fn table(cases: &[&Case], results: &Results, known: &Known) {
             println!("                 {line}");
         }
         for family in FAMILIES {
-            let Some(outcome) = outcome(case, family, results).filter(|it| !passed(it)) else {
+            let Some(outcome) = outcome(case, family, results).filter(|it| !it.passed()) else {
                 continue;
             };
-            if !known.lists((case.number, family)) && cases.len() > 1 {
+            if cases.len() > 1 {
                 let lines = &outcome.transcript;
                 for line in &lines[lines.len().saturating_sub(12)..] {
                     println!("                 {line}");
@@ -66,17 +67,28 @@ pub(crate) fn table(cases: &[&Case], results: &Results, known: &Known) {
     println!("{}", totals(cases, results));
 }
 
-/// The same for programs.
-pub(crate) fn json(cases: &[&Case], results: &Results, known: &Known) -> Value {
+/// Each failure in a line.
+pub(crate) fn failures(results: &Results) {
+    for (variant, outcome) in results {
+        let name = name(*variant);
+        if let Some(reason) = &outcome.reason {
+            eprintln!("{name} fails: {reason}");
+        }
+        if let Some(divergence) = &outcome.divergence {
+            eprintln!("{name}: the traces of native (-) and component (+) differ at {divergence}");
+        }
+    }
+}
+
+/// The table for programs.
+pub(crate) fn json(cases: &[&Case], results: &Results) -> Value {
     let families = |case: &Case| -> Value {
         let each = case.families.iter().map(|family| {
             let found = outcome(case, *family, results);
             let reason = found.and_then(|outcome| outcome.reason.clone());
             let divergence = found.and_then(|outcome| outcome.divergence.clone());
-            let variant = (case.number, *family);
             let value = json!({
-                "passed": found.is_some_and(passed),
-                "known": known.lists(variant),
+                "passed": found.is_some_and(Outcome::passed),
                 "reason": reason,
                 "divergence": divergence,
             });
@@ -119,11 +131,11 @@ fn reasons(case: &Case, results: &Results) -> Vec<String> {
 fn totals(cases: &[&Case], results: &Results) -> String {
     let whole = |case: &&&Case| {
         let mut families = case.families.iter();
-        families.all(|family| outcome(case, *family, results).is_some_and(passed))
+        families.all(|family| outcome(case, *family, results).is_some_and(Outcome::passed))
     };
     let of = |family| {
         let all = results.iter().filter(|((_, of), _)| *of == family);
-        let passing = all.clone().filter(|(_, outcome)| passed(outcome)).count();
+        let passing = all.clone().filter(|(_, outcome)| outcome.passed()).count();
         format!("{passing} of {}", all.count())
     };
     format!(
@@ -141,6 +153,10 @@ fn outcome<'a>(case: &Case, family: Family, results: &'a Results) -> Option<&'a 
     results.find_map(|(of, outcome)| (*of == variant).then_some(outcome))
 }
 
-fn passed(outcome: &Outcome) -> bool {
-    outcome.reason.is_none() && outcome.divergence.is_none()
+fn name((number, family): Variant) -> String {
+    let family = match family {
+        Family::V4 => "v4",
+        Family::V6 => "v6",
+    };
+    format!("{number} {family}")
 }

@@ -47,9 +47,50 @@ fn at_max_flows_a_new_flow_is_dropped_in_silence_and_counted() {
 }
 
 #[test]
-fn at_max_half_open_the_oldest_is_evicted_in_silence_and_reported() {
+fn at_max_half_open_a_syn_is_answered_with_a_cookie_and_nothing_is_evicted() {
     let config = Config {
         max_half_open: 2,
+        ..config()
+    };
+    on_both(config, |scene| {
+        scene.verdict_on_new(Verdict::Wait);
+        scene.rx(peer(0).syn());
+        let (waiting, _) = scene.announced();
+        scene.verdict_on_new(Verdict::Accept(FlowOptions::default()));
+        let mut second = peer(1);
+        scene.rx(second.syn());
+        let (half_open, _) = scene.announced();
+        second.hear(&scene.tcp());
+
+        let mut third = peer(2);
+        scene.rx(third.syn());
+        scene.nobody_announced();
+        third.hear(&scene.tcp());
+        let counters = scene.counters();
+        assert_eq!((counters.half_open, counters.flows), (2, 2));
+        assert_eq!(counters.syn_cookies_sent, 1);
+
+        scene.rx(third.data(b"hello"));
+        let (flow, tuple) = scene.announced();
+        assert_eq!(tuple, third.tuple());
+        scene.expect_events(flow, &[Event::Established]);
+        assert_eq!(scene.stream(flow), b"hello");
+
+        scene.rx(second.ack());
+        scene.expect_events(half_open, &[Event::Established]);
+        let accept = Verdict::Accept(FlowOptions::default());
+        scene.verdict(waiting, accept).unwrap();
+        let counters = scene.counters();
+        assert_eq!((counters.flows_evicted, counters.half_open), (0, 1));
+        assert_eq!(counters.syn_cookies_accepted, 1);
+    });
+}
+
+#[test]
+fn at_max_half_open_without_cookies_the_oldest_is_evicted_in_silence_and_reported() {
+    let config = Config {
+        max_half_open: 2,
+        syn_cookies: false,
         ..config()
     };
     on_both(config, |scene| {
@@ -120,6 +161,9 @@ fn at_the_memory_limit_new_flows_are_refused_and_old_ones_are_unharmed() {
         ..config()
     };
     on_both(config, |scene| {
+        // Takes a part of what the records of a TCP flow take.
+        datagram(scene, 0);
+        scene.announced();
         let (mut flows, mut refused) = (Vec::<(Peer, FlowId)>::new(), Vec::new());
         for i in 0..10_000 {
             let mut peer = peer(i);
@@ -142,6 +186,7 @@ fn at_the_memory_limit_new_flows_are_refused_and_old_ones_are_unharmed() {
             assert!(refused.is_empty(), "no room, then room");
             peer.hear(&answers[0]);
             scene.rx(peer.data(&[7; 500]));
+            scene.sent_packets();
             scene.expect_events(flow, &[Event::Established]);
             flows.push((peer, flow));
         }
@@ -161,6 +206,17 @@ fn at_the_memory_limit_new_flows_are_refused_and_old_ones_are_unharmed() {
         assert_eq!(opened, Err(OpenError::OutOfMemory));
         assert!(scene.counters().flows_out_of_memory >= 10);
 
+        // No room for an announcement either: silence, as at `max_flows`.
+        let fits = (1..100).take_while(|i| {
+            datagram(scene, *i);
+            scene.drops(DropReason::FlowLimit) == 0
+        });
+        assert!((1..=4).contains(&fits.count()));
+        scene.host().announced.clear();
+        scene.rx(peer(10_001).syn());
+        scene.nobody_announced();
+        assert_eq!(scene.drops(DropReason::FlowLimit), 2);
+
         scene.sent_packets();
         for (peer, flow) in &mut flows {
             scene.rx(peer.data(b"unharmed"));
@@ -169,13 +225,48 @@ fn at_the_memory_limit_new_flows_are_refused_and_old_ones_are_unharmed() {
                 [[7; 500].as_slice(), b"unharmed"].concat()
             );
             scene.tx(*flow, b"echo").unwrap();
-            let sent: Vec<_> = scene
-                .segments()
-                .into_iter()
-                .flat_map(|segment| segment.payload)
-                .collect();
-            assert_eq!(sent, b"echo");
+            let echo = scene.segments().pop().expect("an echo");
+            assert_eq!(echo.payload, b"echo");
+            peer.hear(&echo);
+            scene.rx(peer.ack());
         }
+        assert!(scene.counters().memory_bytes <= 1 << 20);
+    });
+}
+
+/// The first datagram of a flow.
+fn datagram(scene: &mut Scene, i: u16) {
+    scene.rx(udp(FAMILIES[0].peer(100 + i), FAMILIES[0].local(9), b"x"));
+}
+
+/// A handshake that was begun can end: its flow counts from the SYN on.
+#[test]
+fn handshakes_that_end_at_once_stay_within_the_memory_limit() {
+    let config = Config {
+        memory_limit: 1 << 20,
+        ..config()
+    };
+    on_both(config, |scene| {
+        let mut peers = Vec::new();
+        for i in 0..2000 {
+            let mut peer = peer(i);
+            scene.rx(peer.syn().mss(1400));
+            let answers = scene.segments();
+            if let Some(answer) = answers.iter().find(|answer| answer.has(SYN)) {
+                peer.hear(answer);
+                peers.push(peer);
+            }
+        }
+        assert!(peers.len() >= 500, "{} handshakes", peers.len());
+        for peer in &peers {
+            scene.rx(peer.ack());
+            assert!(scene.counters().memory_bytes <= 1 << 20);
+        }
+        let established = scene.events();
+        let established = established
+            .iter()
+            .filter(|(_, event)| *event == Event::Established);
+        assert_eq!(established.count(), peers.len());
     });
 }
 

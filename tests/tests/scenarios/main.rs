@@ -7,11 +7,13 @@
     reason = "tests fail by panicking"
 )]
 
+mod adversary;
 mod close;
 mod configuration;
 mod datagrams;
 mod endings;
 mod fragments;
+mod growth;
 mod handshake;
 mod icmp;
 mod identity;
@@ -20,8 +22,10 @@ mod limits;
 mod malformed;
 mod mutations;
 mod open;
+mod path_mtu;
 mod pressure;
 mod raw;
+mod recovery;
 mod regressions;
 mod stray;
 mod time_wait;

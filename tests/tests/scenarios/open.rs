@@ -62,6 +62,37 @@ fn the_handshake_is_a_syn_and_an_ack() {
     });
 }
 
+/// RFC 9293 3.5, figure 8.
+#[test]
+fn both_open_at_once() {
+    for answers_with_syn_ack in [true, false] {
+        on_both_families(config(), |scene, family| {
+            let (mut peer, flow, syn) = opening(scene, family);
+            scene.rx(peer.syn().mss(1400));
+            assert_eq!(scene.info(flow).unwrap().state, FlowState::SynReceived);
+            scene.expect_events(flow, &[]);
+            let syn_ack = scene.tcp();
+            assert_eq!(syn_ack.flags, SYN | ACK);
+            assert_eq!((syn_ack.seq, syn_ack.ack), (syn.seq, peer.next));
+
+            let start = peer.next.wrapping_sub(1);
+            scene.rx(match answers_with_syn_ack {
+                true => peer.segment(SYN | ACK).seq(start),
+                false => peer.ack(),
+            });
+            scene.expect_events(flow, &[Event::Established]);
+            scene.nobody_announced();
+            scene.sent_packets();
+            scene.rx(peer.data(b"hello"));
+            assert_eq!(scene.stream(flow), b"hello");
+            assert_eq!(scene.tx(flow, b"welcome"), Ok(7));
+            let data = scene.segments().pop().expect("data");
+            assert_eq!((data.seq, data.ack), (syn.end(), peer.next));
+            assert_eq!(data.payload, b"welcome");
+        });
+    }
+}
+
 #[test]
 fn a_reset_that_acknowledges_the_syn_is_a_refusal() {
     on_both_families(config(), |scene, family| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use l3l4_engine::{CloseReason, Event};
 use l3l4_tests::craft::{FAMILIES, Family, Peer};
 use l3l4_tests::scene::{Scene, config, on_both, on_both_families};
-use l3l4_tests::wire::{ACK, FIN, RST, SYN};
+use l3l4_tests::wire::{ACK, FIN, RST, SYN, Tcp};
 
 #[test]
 fn a_repeated_fin_is_acknowledged_again() {
@@ -45,6 +45,51 @@ fn a_new_syn_above_what_was_received_opens_a_new_flow() {
         let flow = scene.connect(&mut peer);
         scene.rx(peer.data(b"again"));
         assert_eq!(scene.stream(flow), b"again");
+        assert_eq!(scene.counters().time_wait, 0);
+    });
+}
+
+/// RFC 6191 2: a later timestamp tells a new SYN from an old one, whatever its number;
+/// and our numbers go on above the old ones (RFC 1122 4.2.2.13).
+#[test]
+fn a_syn_with_a_later_timestamp_opens_a_new_flow() {
+    on_both_families(config(), |scene, family| {
+        let mut peer = Peer::new(family);
+        scene.rx(peer.syn().mss(1400).timestamps(5000, 0));
+        let (flow, _) = scene.announced();
+        let syn_ack = scene.tcp();
+        let echo = |segment: &Tcp| segment.timestamps.expect("timestamps").0;
+        peer.hear(&syn_ack);
+        scene.rx(peer.ack().timestamps(5000, echo(&syn_ack)));
+        scene.finish(flow).unwrap();
+        let fin = scene.tcp();
+        peer.hear(&fin);
+        scene.rx(peer.fin().timestamps(5010, echo(&fin)));
+        scene.sent_packets();
+        scene.events();
+        assert_eq!(scene.counters().time_wait, 1);
+
+        let below = peer.next.wrapping_sub(500);
+        for stale in [4000, 5010] {
+            let syn = peer.segment(SYN).seq(below).mss(1400);
+            scene.rx(syn.timestamps(stale, 0));
+            scene.nobody_announced();
+            let answer = scene.tcp();
+            assert_eq!((answer.flags, answer.ack), (ACK, peer.next));
+        }
+        let syn = peer.segment(SYN).seq(below).mss(1400);
+        scene.rx(syn.timestamps(5011, 0));
+        scene.announced();
+        let again = scene.tcp();
+        assert_eq!(again.flags, SYN | ACK);
+        assert_eq!(again.ack, below.wrapping_add(1));
+        let above = again.seq.wrapping_sub(peer.expected);
+        assert!(
+            above < 1 << 31,
+            "{} is not above {}",
+            again.seq,
+            peer.expected
+        );
         assert_eq!(scene.counters().time_wait, 0);
     });
 }

@@ -190,6 +190,56 @@ fn keep_alives_probe_an_idle_peer_and_hold_the_connection() {
 }
 
 #[test]
+fn a_peer_that_answers_no_keep_alive_is_given_up() {
+    on_both_families(config(), |scene, family| {
+        scene.verdict_on_new(Verdict::Accept(FlowOptions {
+            keep_alive: Some(seconds(10)),
+            user_timeout: Some(seconds(45)),
+            ..FlowOptions::default()
+        }));
+        let peer = &mut Peer::new(family);
+        let flow = scene.connect(peer);
+        // The first probe goes out after 10 s, and is outstanding from then on.
+        let probes = scene.watch(seconds(55) - TICK);
+        scene.expect_events(flow, &[]);
+        let at: Vec<_> = probes.iter().map(|(at, _)| at.as_secs()).collect();
+        assert_eq!(at, [10, 20, 30, 40, 50]);
+        for (_, probe) in probes {
+            assert_eq!(probe.tcp().seq, peer.expected.wrapping_sub(1));
+        }
+        scene.wait(2 * TICK);
+        scene.expect_closed(flow, CloseReason::TimedOut(Timer::User));
+    });
+}
+
+#[test]
+fn a_user_timeout_of_the_flow_is_used_in_place_of_the_configurations() {
+    on_both_families(config(), |scene, family| {
+        let other = scene.connect(&mut Peer::new(family).from_port(9));
+        scene.tx(other, b"anyone?").unwrap();
+        scene.sent_packets();
+        scene.verdict_on_new(Verdict::Accept(FlowOptions {
+            user_timeout: Some(seconds(5)),
+            ..FlowOptions::default()
+        }));
+        let mut peer = Peer::new(family);
+        let flow = scene.connect(&mut peer);
+        // Nothing is outstanding yet.
+        scene.wait(seconds(20));
+        scene.sent_packets();
+        scene.tx(flow, b"anyone?").unwrap();
+        scene.wait(seconds(4));
+        // It is silence that ends a flow, not that the data stays unanswered.
+        scene.rx(peer.ack());
+        scene.wait(seconds(5) - TICK);
+        scene.expect_events(flow, &[]);
+        scene.wait(2 * TICK);
+        scene.expect_closed(flow, CloseReason::TimedOut(Timer::User));
+        assert_eq!(scene.flows(), [other]);
+    });
+}
+
+#[test]
 fn each_timeout_is_taken_from_the_configuration() {
     let short = |change: fn(&mut Config)| {
         let mut config = config();

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use l3l4_engine::{CloseReason, Event};
+use l3l4_engine::{CloseReason, Event, FlowOptions, Verdict};
 use l3l4_tests::app::App;
-use l3l4_tests::craft::FAMILIES;
+use l3l4_tests::craft::{FAMILIES, Peer};
 use l3l4_tests::random::Random;
 use l3l4_tests::scene::{Scene, config, on_both, on_both_families};
 use l3l4_tests::world::World;
@@ -72,6 +72,38 @@ fn small_buffers_slow_a_transfer_and_change_nothing_else() {
     config.tcp_receive_buffer = 2048;
     config.tcp_send_buffer = 2048;
     on_both(config, echo_256_kib);
+}
+
+/// RFC 9293 3.7.4, Nagle's algorithm: as asked for.
+#[test]
+fn small_pieces_wait_for_an_acknowledgement_only_if_the_host_wants_it() {
+    for nagle in [true, false] {
+        on_both_families(config(), |scene, family| {
+            scene.verdict_on_new(Verdict::Accept(FlowOptions {
+                nagle,
+                ..FlowOptions::default()
+            }));
+            let mut peer = Peer::new(family);
+            let flow = scene.connect(&mut peer);
+            for piece in [b"one", b"two", b"six"] {
+                assert_eq!(scene.tx(flow, piece), Ok(3));
+            }
+            let at_once: Vec<_> = scene.segments();
+            let payloads: Vec<_> = at_once.iter().map(|it| it.payload.as_slice()).collect();
+            if !nagle {
+                assert_eq!(payloads, [b"one", b"two", b"six"]);
+                return;
+            }
+            assert_eq!(payloads, [b"one"]);
+            peer.hear(&at_once[0]);
+            scene.rx(peer.ack());
+            assert_eq!(scene.tcp().payload, b"twosix");
+            // A full segment waits for nothing.
+            scene.tx(flow, &[7; 2000]).unwrap();
+            let full = scene.tcp();
+            assert!(full.payload.len() > 1000, "{full}");
+        });
+    }
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! Flows that begin, are decided, and end, within their bounds.
 
-use alloc::boxed::Box;
 use core::mem;
 use core::net::SocketAddr;
 
@@ -11,7 +10,7 @@ use crate::deadlines::Armed;
 use crate::icmp;
 use crate::ip;
 use crate::table::{Flow, FlowTable, Kind, Waiting};
-use crate::tcp::{Syn, TcpFlow, segment};
+use crate::tcp::{Origin, Seq, Syn, TcpFlow, segment};
 use crate::tuple::Tuple;
 use crate::types::{
     Callbacks, CloseReason, Event, FiveTuple, FlowError, FlowId, FlowOptions, Instant, OpenError,
@@ -24,7 +23,7 @@ impl Engine {
     pub(super) fn announce(
         &mut self,
         tuple: &Tuple,
-        syn: Option<Syn>,
+        syn: Option<(Syn, Origin)>,
         packet: &[u8],
         callbacks: &mut dyn Callbacks,
     ) -> Result<u32, DropReason> {
@@ -41,7 +40,9 @@ impl Engine {
             }),
         );
         self.common.counters.flows_announced += 1;
-        self.enter_half_open(slot, callbacks);
+        if !matches!(syn, Some((_, Origin::Cookie(_)))) {
+            self.enter_half_open(slot, callbacks);
+        }
         let verdict = callbacks.flow_new(self.flows.id_of(slot), &tuple.into());
         match verdict {
             Verdict::Accept(options) => {
@@ -99,7 +100,7 @@ impl Engine {
             Verdict::Accept(options) => self.accept(slot, &options, callbacks),
             Verdict::Wait => {}
             Verdict::Refuse(refusal) => {
-                let (packet, length) = icmp::recall(&tuple, syn.as_ref());
+                let (packet, length) = icmp::recall(&tuple, syn.as_ref().map(|(syn, _)| syn));
                 self.refuse(&tuple, syn.as_ref(), refusal, &packet[..length], callbacks);
                 self.close(slot, CloseReason::Aborted, callbacks);
             }
@@ -121,24 +122,16 @@ impl Engine {
             return;
         };
         let tuple = flow.tuple;
-        let memory = self.tcp_memory();
         let kind = match syn {
-            Some(syn) if !self.has_memory(memory) => {
+            Some(_) if !self.has_memory(TcpFlow::RECORD) => {
                 self.common.counters.flows_out_of_memory += 1;
-                self.refuse(&tuple, Some(&syn), Refusal::Reset, &[], callbacks);
+                self.refuse(&tuple, syn.as_ref(), Refusal::Reset, &[], callbacks);
                 self.close(slot, CloseReason::OutOfMemory, callbacks);
                 return;
             }
-            Some(syn) => {
-                self.common.counters.memory_bytes += memory;
+            Some((syn, origin)) => {
                 let mut turn = self.common.turn(callbacks);
-                Kind::Tcp(Box::new(TcpFlow::accept(
-                    &mut self.sockets,
-                    &mut turn,
-                    &tuple,
-                    &syn,
-                    options,
-                )))
+                Kind::Tcp(TcpFlow::accept(&mut turn, &tuple, &syn, origin, options))
             }
             None => {
                 self.leave_half_open(slot);
@@ -159,15 +152,19 @@ impl Engine {
     pub(super) fn refuse(
         &mut self,
         tuple: &Tuple,
-        syn: Option<&Syn>,
+        syn: Option<&(Syn, Origin)>,
         refusal: Refusal,
         packet: &[u8],
         callbacks: &mut dyn Callbacks,
     ) {
-        if let (Some(syn), Refusal::Reset) = (syn, refusal) {
+        if let (Some((syn, origin)), Refusal::Reset) = (syn, refusal) {
+            let seq = match origin {
+                Origin::Cookie(iss) => *iss + 1,
+                Origin::Fresh | Origin::Above(_) => Seq(0),
+            };
             let mut turn = self.common.turn(callbacks);
             if turn.make_room_for_reply() {
-                segment::send_refusal(&mut turn, tuple, syn);
+                segment::send_refusal(&mut turn, tuple, syn, seq);
             }
         } else if self.may_reply_to_stranger(callbacks) {
             icmp::send_unreachable(&mut self.common.turn(callbacks), tuple, refusal, packet);
@@ -199,8 +196,11 @@ impl Engine {
         if self.flows.len() >= self.common.config.max_flows as usize {
             return Err(OpenError::FlowLimit);
         }
-        let buffers = self.buffers_of(tuple.protocol);
-        if !self.has_memory(FlowTable::RECORD + buffers) {
+        let record = match tuple.protocol {
+            Protocol::Tcp => FlowTable::RECORD + TcpFlow::RECORD,
+            Protocol::Udp | Protocol::IcmpEcho => FlowTable::RECORD,
+        };
+        if !self.has_memory(record) {
             self.common.counters.flows_out_of_memory += 1;
             return Err(OpenError::OutOfMemory);
         }
@@ -214,31 +214,29 @@ impl Engine {
         options: &FlowOptions,
         callbacks: &mut dyn Callbacks,
     ) -> FlowId {
-        let turn = self.common.turn(callbacks);
+        let mut turn = self.common.turn(callbacks);
         let kind = match tuple.protocol {
-            Protocol::Tcp => {
-                let tcp = TcpFlow::open(&mut self.sockets, &turn, tuple, options);
-                Kind::Tcp(Box::new(tcp))
-            }
+            Protocol::Tcp => Kind::Tcp(TcpFlow::open(&mut turn, tuple, options)),
             Protocol::Udp | Protocol::IcmpEcho => {
                 Kind::Datagram(DatagramFlow::new(&turn, tuple.protocol, options))
             }
         };
         let slot = self.insert(tuple, kind);
         self.common.counters.flows_opened += 1;
-        self.common.counters.memory_bytes += self.buffers_of(tuple.protocol);
         self.touch(slot);
         self.flows.id_of(slot)
     }
 
     fn insert(&mut self, tuple: &Tuple, kind: Kind) -> u32 {
-        self.common.counters.memory_bytes += FlowTable::RECORD;
+        self.common.pool.charge(FlowTable::RECORD);
         self.flows.insert(Flow {
             tuple: *tuple,
             opened: self.common.now,
             armed: Armed::NONE,
             touched: false,
             stalled: false,
+            starved: false,
+            mute: false,
             half_open: false,
             kind,
         })
@@ -256,38 +254,27 @@ impl Engine {
     /// was one.
     pub(super) fn remove(&mut self, slot: u32) -> bool {
         self.leave_half_open(slot);
-        let Some(flow) = self.flows.remove(slot) else {
+        let Some(mut flow) = self.flows.remove(slot) else {
             return false;
         };
         self.deadlines.disarm(slot, flow.armed);
-        let buffers = match flow.kind {
-            Kind::Tcp(_) => self.tcp_memory(),
-            Kind::Waiting(_) | Kind::Datagram(_) => 0,
-        };
-        self.common.counters.memory_bytes -= FlowTable::RECORD + buffers;
+        if let Kind::Tcp(tcp) = &mut flow.kind {
+            tcp.clear(&mut self.common.pool);
+        }
+        self.common.pool.discharge(FlowTable::RECORD);
         self.common.counters.flows_closed += 1;
         true
     }
 
-    /// What a flow of this protocol counts against `memory_limit` beside its
-    /// record, once it is accepted or opened.
-    fn buffers_of(&self, protocol: Protocol) -> u64 {
-        match protocol {
-            Protocol::Tcp => self.tcp_memory(),
-            Protocol::Udp | Protocol::IcmpEcho => 0,
-        }
-    }
-
-    fn tcp_memory(&self) -> u64 {
-        TcpFlow::memory(
-            self.common.config.tcp_receive_buffer.min(65_535),
-            self.common.config.tcp_send_buffer.min(65_535),
-        )
+    /// Whether a SYN is to be answered without state.
+    pub(super) fn answers_with_cookies(&self) -> bool {
+        let config = &self.common.config;
+        config.syn_cookies && self.common.counters.half_open >= config.max_half_open
     }
 
     fn has_memory(&self, bytes: u64) -> bool {
-        let used = self.common.counters.memory_bytes + self.time_waits.memory();
-        used + bytes <= self.common.config.memory_limit
+        let beside = self.time_waits.memory();
+        self.common.pool.has_room_for_record(beside + bytes)
     }
 
     /// Counts a flow as half-open; the oldest gives way when there are too many.

@@ -9,10 +9,16 @@ use crate::datagram::Udp;
 use crate::icmp::{self, Message};
 use crate::ip::{self, Fragment, IpPacket, Received, Rejected, Report};
 use crate::table::{Kind, Waiting};
+use crate::tcp::secrets::COOKIE_LIFETIME;
 use crate::tcp::time_wait::Met;
-use crate::tcp::{Segment, Syn, segment};
+use crate::tcp::{self, Origin, Segment, Syn, segment};
 use crate::tuple::Tuple;
 use crate::types::{Callbacks, CloseReason, Instant};
+
+/// Data of one segment that is lent to the host straight from the packet. What is
+/// less is gathered, and lent once a block: a call costs about 90 ns across the
+/// border, as much as it takes to copy that.
+const LENT_BYTES: usize = 4096;
 
 impl Engine {
     pub(super) fn receive(
@@ -108,6 +114,7 @@ impl Engine {
         let Some(slot) = self.flows.find(&segment.tuple) else {
             return self.receive_first_segment(packet, segment, callbacks);
         };
+        let id = self.flows.id_of(slot);
         let Some(flow) = self.flows.flow_mut(slot) else {
             return Err(DropReason::StraySegment);
         };
@@ -119,6 +126,7 @@ impl Engine {
                         self.common.counters.repeated_syns += 1;
                         Err(DropReason::Undecided)
                     }
+                    WhileWaiting::Undecided => Err(DropReason::Undecided),
                     WhileWaiting::GivenUp => {
                         self.close(slot, CloseReason::ResetByPeer, callbacks);
                         Ok(())
@@ -137,12 +145,14 @@ impl Engine {
             }
             Kind::Tcp(tcp) => {
                 let mut turn = self.common.turn(callbacks);
-                tcp.l3_rx(&mut self.sockets, &mut turn, packet, segment);
+                // The first of a call is worth a call of its own, and often the only.
+                let lends = !flow.touched || segment.data.len() >= LENT_BYTES;
+                let arrived = tcp.l3_rx(&mut turn, segment, lends.then_some(id));
                 if !tcp.is_half_open() {
                     self.leave_half_open(slot);
                 }
                 self.touch(slot);
-                Ok(())
+                arrived
             }
             Kind::Datagram(_) => self.answer_stray(segment, callbacks),
         }
@@ -154,23 +164,58 @@ impl Engine {
         segment: &Segment<'_>,
         callbacks: &mut dyn Callbacks,
     ) -> Result<(), DropReason> {
-        if self
-            .time_waits
-            .l3_rx(&mut self.common.turn(callbacks), segment)
-            == Met::Record
-        {
-            return Ok(());
+        let mut turn = self.common.turn(callbacks);
+        let origin = match self.time_waits.l3_rx(&mut turn, segment) {
+            Met::Record => return Ok(()),
+            Met::Reopened(old) => Origin::Above(old),
+            Met::Nothing => Origin::Fresh,
+        };
+        let tuple = &segment.tuple;
+        if segment.is_open() {
+            let syn = Syn::of(segment);
+            if self.answers_with_cookies() {
+                return self.send_cookie(tuple, &syn, callbacks);
+            }
+            let syn = Some((syn, origin));
+            return self.announce(tuple, syn, packet.whole, callbacks).map(drop);
         }
-        if !segment.is_open() {
-            return self.answer_stray(segment, callbacks);
+        match self.recall_cookie(segment) {
+            Some(syn) => {
+                let slot = self.announce(tuple, Some(syn), packet.whole, callbacks)?;
+                match self.flows.tcp_mut(slot) {
+                    Some((tcp, _)) => tcp.l3_rx(&mut self.common.turn(callbacks), segment, None),
+                    None => Err(DropReason::Undecided),
+                }
+            }
+            None => self.answer_stray(segment, callbacks),
         }
-        self.announce(
-            &segment.tuple,
-            Some(Syn::of(segment)),
-            packet.whole,
-            callbacks,
-        )
-        .map(drop)
+    }
+
+    /// RFC 4987 3.6.
+    fn send_cookie(
+        &mut self,
+        tuple: &Tuple,
+        syn: &Syn,
+        callbacks: &mut dyn Callbacks,
+    ) -> Result<(), DropReason> {
+        let mut turn = self.common.turn(callbacks);
+        if turn.make_room_for_reply() {
+            tcp::send_cookie(&mut turn, tuple, syn);
+            turn.counters.syn_cookies_sent += 1;
+        }
+        self.cookies_until = self.common.now + COOKIE_LIFETIME;
+        Ok(())
+    }
+
+    /// The SYN that a segment of no flow completes, if a cookie was sent for it.
+    fn recall_cookie(&mut self, segment: &Segment<'_>) -> Option<(Syn, Origin)> {
+        let now = self.common.now;
+        if now >= self.cookies_until || segment.syn || segment.rst {
+            return None;
+        }
+        let (syn, iss) = self.common.secrets.recall(now, segment)?;
+        self.common.counters.syn_cookies_accepted += 1;
+        Some((syn, Origin::Cookie(iss)))
     }
 
     /// RFC 9293 3.10.7.1: a segment of no connection is answered with RST, and
@@ -269,10 +314,10 @@ impl Engine {
                 let Some(flow) = self.flows.flow_mut(slot) else {
                     return Err(DropReason::IcmpIgnored);
                 };
-                let mut turn = self.common.turn(callbacks);
+                let turn = self.common.turn(callbacks);
                 let is_news = match &mut flow.kind {
                     Kind::Datagram(datagram) => datagram.packet_too_big(&turn, mtu),
-                    Kind::Tcp(tcp) => tcp.packet_too_big(&mut turn, seq, mtu),
+                    Kind::Tcp(tcp) => tcp.packet_too_big(&turn, &flow.tuple, seq, mtu),
                     Kind::Waiting(_) => false,
                 };
                 if !is_news {
@@ -289,6 +334,8 @@ impl Engine {
 enum WhileWaiting {
     /// The peer still waits.
     Repeated,
+    /// The peer sends data, its handshake being complete; it will send it again.
+    Undecided,
     /// The peer wants no more.
     GivenUp,
     /// It belongs to no connection.
@@ -297,15 +344,21 @@ enum WhileWaiting {
 
 impl Waiting {
     fn segment_arrives(&mut self, now: Instant, segment: &Segment<'_>) -> WhileWaiting {
-        if segment.is_open() {
+        let origin = self.syn.map_or(Origin::Fresh, |(_, origin)| origin);
+        let is_complete = matches!(origin, Origin::Cookie(_));
+        if segment.is_open() && !is_complete {
             self.heard = now;
             // Another sequence number is another try of the peer's.
-            self.syn = Some(Syn::of(segment));
+            self.syn = Some((Syn::of(segment), origin));
             return WhileWaiting::Repeated;
         }
         match self.syn {
             // RFC 9293 3.10.7.4 in SYN-RECEIVED: the RST that is next in line.
-            Some(syn) if segment.rst && segment.seq == syn.seq + 1 => WhileWaiting::GivenUp,
+            Some((syn, _)) if segment.rst && segment.seq == syn.irs + 1 => WhileWaiting::GivenUp,
+            Some(_) if is_complete && !segment.rst => {
+                self.heard = now;
+                WhileWaiting::Undecided
+            }
             _ => WhileWaiting::Stray,
         }
     }

@@ -52,7 +52,7 @@ impl Engine {
         let taken = match &mut flow.kind {
             Kind::Waiting(_) => 0,
             Kind::Tcp(tcp) => {
-                let taken = tcp.l4_tx(self.common.now, data);
+                let taken = tcp.l4_tx(&mut self.common.turn(callbacks), data);
                 self.touch(slot);
                 taken
             }

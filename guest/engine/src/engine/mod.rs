@@ -18,12 +18,14 @@ use crate::ip::reassembly::Reassembly;
 use crate::limit::RateLimit;
 use crate::siphash::Key;
 use crate::table::{Flow, FlowTable, Kind};
+use crate::tcp::Settled;
+use crate::tcp::pool::{Pool, Purpose};
+use crate::tcp::secrets::Secrets;
 use crate::tcp::time_wait::TimeWaits;
-use crate::tcp::{Settled, Sockets};
 use crate::turn::Common;
 use crate::types::{
     BatchError, Callbacks, Checksum, CloseReason, FiveTuple, FlowError, FlowId, FlowOptions,
-    FlowSnapshot, FlowState, Instant, OpenError, Packet, Sent, Timer, Verdict,
+    FlowSnapshot, FlowState, Instant, OpenError, Packet, Sent, Timer, Verdict, sooner,
 };
 
 /// One engine: one device, one thread. The contract of each call stands in
@@ -38,7 +40,6 @@ pub struct Engine {
     common: Common,
     flows: FlowTable,
     deadlines: Deadlines,
-    sockets: Sockets,
     time_waits: TimeWaits,
     reassembly: Reassembly,
     stray_replies: RateLimit,
@@ -49,6 +50,13 @@ pub struct Engine {
     touched: Vec<u32>,
     /// Flows to settle when the device takes packets again, longest waiting first.
     stalled: Vec<FlowId>,
+    /// Flows to settle when there is memory again, longest waiting first.
+    starved: VecDeque<FlowId>,
+    /// Flows that wait for their first block to send, longest waiting first. That
+    /// may be had when the starved still have to wait.
+    mute: VecDeque<FlowId>,
+    /// Until when a SYN cookie of ours may be answered.
+    cookies_until: Instant,
 }
 
 impl Engine {
@@ -59,21 +67,25 @@ impl Engine {
     /// Names the first item outside of its bounds.
     pub fn new(config: Config) -> Result<Self, OutOfBounds> {
         config.check()?;
-        let [table_key, sequence_key] = Key::pair(&config.seed);
+        let [table_key, secret_key] = Key::pair(&config.seed);
         Ok(Self {
             flows: FlowTable::new(table_key),
             deadlines: Deadlines::default(),
-            sockets: Sockets::new(&config, sequence_key),
             time_waits: TimeWaits::new(table_key, config.time_wait, config.max_flows as usize),
             reassembly: Reassembly::new(table_key, &config),
             stray_replies: RateLimit::new(config.max_stray_replies),
             half_open: VecDeque::new(),
             touched: Vec::new(),
             stalled: Vec::new(),
+            starved: VecDeque::new(),
+            mute: VecDeque::new(),
+            cookies_until: Instant::default(),
             common: Common {
                 now: Instant::default(),
                 config,
                 egress: Egress::new(),
+                pool: Pool::new(config.memory_limit),
+                secrets: Secrets::new(secret_key),
                 identifications: Identifications::new(table_key),
                 counters: CounterSnapshot::default(),
             },
@@ -194,7 +206,7 @@ impl Engine {
     ) -> Result<Option<Instant>, FlowError> {
         let slot = self.decided(flow)?;
         self.begin(now, callbacks);
-        if let Some(tcp) = self.flows.tcp_mut(slot) {
+        if let Some((tcp, _)) = self.flows.tcp_mut(slot) {
             tcp.resume();
             self.touch(slot);
         }
@@ -213,12 +225,12 @@ impl Engine {
         callbacks: &mut dyn Callbacks,
     ) -> Result<Option<Instant>, FlowError> {
         let slot = self.decided(flow)?;
-        if let Some(tcp) = self.flows.tcp_mut(slot) {
+        if let Some((tcp, _)) = self.flows.tcp_mut(slot) {
             tcp.may_finish()?;
         }
         self.begin(now, callbacks);
         match self.flows.tcp_mut(slot) {
-            Some(tcp) => {
+            Some((tcp, _)) => {
                 tcp.finish();
                 self.touch(slot);
             }
@@ -240,8 +252,8 @@ impl Engine {
     ) -> Result<Option<Instant>, FlowError> {
         let slot = self.flows.slot_of(flow).ok_or(FlowError::UnknownFlow)?;
         self.begin(now, callbacks);
-        if let Some(tcp) = self.flows.tcp_mut(slot) {
-            tcp.abort(&mut self.sockets, &mut self.common.turn(callbacks));
+        if let Some((tcp, tuple)) = self.flows.tcp_mut(slot) {
+            tcp.abort(&mut self.common.turn(callbacks), tuple);
         }
         self.close(slot, CloseReason::Aborted, callbacks);
         Ok(self.end(callbacks))
@@ -273,7 +285,7 @@ impl Engine {
     pub fn flow_info(&self, flow: FlowId) -> Result<FlowSnapshot, FlowError> {
         let slot = self.flows.slot_of(flow).ok_or(FlowError::UnknownFlow)?;
         let flow = self.flows.flow(slot).ok_or(FlowError::UnknownFlow)?;
-        Ok(snapshot(flow))
+        Ok(snapshot(flow, &self.common.config))
     }
 
     /// The ids of all flows, in the order of their slots.
@@ -289,7 +301,8 @@ impl Engine {
         let mut counters = self.common.counters;
         counters.flows = count(self.flows.len());
         counters.time_wait = count(self.time_waits.len());
-        counters.memory_bytes += self.time_waits.memory() + self.reassembly.memory();
+        counters.memory_bytes =
+            self.common.pool.memory() + self.time_waits.memory() + self.reassembly.memory();
         counters
     }
 }
@@ -311,8 +324,22 @@ impl Engine {
     }
 
     fn end(&mut self, callbacks: &mut dyn Callbacks) -> Option<Instant> {
+        // Those that find no memory now either wait for the next call.
+        let mut starved = self.starved.len();
+        let mut told = 0;
         loop {
             self.settle_touched(callbacks);
+            if starved > 0 && self.common.pool.has_block(Purpose::ReceiveMore) {
+                starved -= 1;
+                if self.touch_starved() {
+                    continue;
+                }
+            }
+            // No more hear of room than there are blocks.
+            if told < self.common.pool.left() && self.touch_mute() {
+                told += 1;
+                continue;
+            }
             // What was refused in this call is offered again in the next.
             if !self.common.egress.is_refused() {
                 self.flush(callbacks);
@@ -322,14 +349,8 @@ impl Engine {
             }
             self.touch_stalled();
         }
-        [
-            self.deadlines.next(),
-            self.time_waits.deadline(),
-            self.reassembly.deadline(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        let of_flows = sooner(self.deadlines.next(), self.time_waits.deadline());
+        sooner(of_flows, self.reassembly.deadline())
     }
 
     fn flush(&mut self, callbacks: &mut dyn Callbacks) {
@@ -358,6 +379,60 @@ impl Engine {
             let flows = &self.flows;
             self.stalled.retain(|id| flows.slot_of(*id).is_some());
         }
+    }
+
+    fn starve(&mut self, slot: u32) {
+        let id = self.flows.id_of(slot);
+        if let Some(flow) = self.flows.flow_mut(slot)
+            && !mem::replace(&mut flow.starved, true)
+        {
+            self.starved.push_back(id);
+        }
+        if self.starved.len() > 2 * self.flows.len() {
+            let flows = &self.flows;
+            self.starved.retain(|id| flows.slot_of(*id).is_some());
+        }
+    }
+
+    fn silence(&mut self, slot: u32) {
+        let id = self.flows.id_of(slot);
+        if let Some(flow) = self.flows.flow_mut(slot)
+            && !mem::replace(&mut flow.mute, true)
+        {
+            self.mute.push_back(id);
+        }
+        if self.mute.len() > 2 * self.flows.len() {
+            let flows = &self.flows;
+            self.mute.retain(|id| flows.slot_of(*id).is_some());
+        }
+    }
+
+    /// As `touch_starved`, for a block to send.
+    fn touch_mute(&mut self) -> bool {
+        while let Some(id) = self.mute.pop_front() {
+            if let Some(slot) = self.flows.slot_of(id)
+                && let Some(flow) = self.flows.flow_mut(slot)
+            {
+                flow.mute = false;
+                self.touch(slot);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Touches the flow that waits longest for memory. Says whether there was one.
+    fn touch_starved(&mut self) -> bool {
+        while let Some(id) = self.starved.pop_front() {
+            if let Some(slot) = self.flows.slot_of(id)
+                && let Some(flow) = self.flows.flow_mut(slot)
+            {
+                flow.starved = false;
+                self.touch(slot);
+                return true;
+            }
+        }
+        false
     }
 
     fn touch_stalled(&mut self) {
@@ -406,12 +481,23 @@ impl Engine {
                 self.arm_or_close(slot, at, Timer::Idle, callbacks);
             }
             Kind::Tcp(tcp) => {
-                let settled = tcp.settle(id, &mut self.sockets, &mut self.common.turn(callbacks));
+                let settled = tcp.settle(id, &mut self.common.turn(callbacks), &flow.tuple);
                 if !tcp.is_half_open() {
                     self.leave_half_open(slot);
                 }
                 match settled {
-                    Settled::Alive { transmit, limit } => {
+                    Settled::Alive {
+                        transmit,
+                        limit,
+                        starved,
+                        mute,
+                    } => {
+                        if starved {
+                            self.starve(slot);
+                        }
+                        if mute {
+                            self.silence(slot);
+                        }
                         self.arm(slot, Due::Limit, limit);
                         if let Some(at) = transmit {
                             self.arm(slot, Due::Transmit, at);
@@ -453,8 +539,7 @@ impl Engine {
     }
 }
 
-fn snapshot(flow: &Flow) -> FlowSnapshot {
-    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+fn snapshot(flow: &Flow, config: &Config) -> FlowSnapshot {
     let mut snapshot = FlowSnapshot {
         tuple: (&flow.tuple).into(),
         state: FlowState::Waiting,
@@ -479,16 +564,19 @@ fn snapshot(flow: &Flow) -> FlowSnapshot {
             snapshot.bytes_sent = datagram.bytes_sent;
         }
         Kind::Tcp(tcp) => {
-            let tcp = tcp.snapshot();
+            let tcp = tcp.snapshot(config.min_rto);
             snapshot.state = tcp.state;
             snapshot.bytes_received = tcp.bytes_received;
             snapshot.bytes_sent = tcp.bytes_sent;
-            snapshot.receive_queue = count(tcp.receive_queue);
-            snapshot.send_queue = count(tcp.send_queue);
+            snapshot.receive_queue = tcp.receive_queue;
+            snapshot.send_queue = tcp.send_queue;
             snapshot.receive_window = tcp.receive_window;
             snapshot.send_window = tcp.send_window;
             snapshot.round_trip_time = tcp.round_trip_time;
             snapshot.retransmits = tcp.retransmits;
+            snapshot.congestion_window = tcp.congestion_window;
+            snapshot.retransmission_timeout = tcp.retransmission_timeout;
+            snapshot.max_segment_size = tcp.max_segment_size;
         }
     }
     snapshot

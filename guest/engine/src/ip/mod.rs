@@ -65,11 +65,6 @@ impl<'a> IpPacket<'a> {
             .add(self.payload)
     }
 
-    /// Whether anything lies between the IPv6 header and the payload.
-    pub(crate) fn has_extension_headers(&self) -> bool {
-        self.src.is_ipv6() && self.whole.len() > 40 + self.payload.len()
-    }
-
     /// The refusal of a protocol that nobody here speaks.
     pub(crate) fn unsupported(&self) -> Rejected<'a> {
         let problem = match (self.src, self.protocol) {

@@ -2,19 +2,21 @@
 
 use core::net::IpAddr;
 
-use smoltcp::wire::{IpProtocol, IpRepr, Ipv4Packet};
+use smoltcp::wire::{IPV4_HEADER_LEN, IpProtocol, IpRepr, Ipv4Packet};
 
 use super::extension::FRAGMENT;
 use super::{checksums, header_length};
+use crate::checksum::Sum;
+use crate::egress::Egress;
 use crate::turn::Turn;
 
 /// TTL and hop limit of all we send (RFC 1700).
 const HOP_LIMIT: u8 = 64;
 
 /// Makes one packet: the header, and the payload by `fill`, which gets its space
-/// (the first bytes zeroed). The caller has made room.
+/// to write all of it. The caller has made room.
 pub(crate) fn send(
-    turn: &mut Turn<'_>,
+    egress: &mut Egress,
     src: IpAddr,
     dst: IpAddr,
     protocol: IpProtocol,
@@ -22,17 +24,34 @@ pub(crate) fn send(
     fill: impl FnOnce(&mut [u8]),
 ) {
     let length = header_length(src) + payload_length;
-    let space = turn.egress.space(length);
+    let space = egress.space(length);
     write_header(space, src, dst, protocol);
     fill(&mut space[header_length(src)..]);
-    turn.egress.commit(length);
+    egress.commit(length);
 }
 
 /// The header of a packet that fills `space`.
 fn write_header(space: &mut [u8], src: IpAddr, dst: IpAddr, protocol: IpProtocol) {
-    let payload_length = space.len() - header_length(src);
-    let header = IpRepr::new(src.into(), dst.into(), protocol, payload_length, HOP_LIMIT);
-    header.emit(space, &checksums());
+    let (IpAddr::V4(src), IpAddr::V4(dst)) = (src, dst) else {
+        let payload_length = space.len() - header_length(src);
+        let header = IpRepr::new(src.into(), dst.into(), protocol, payload_length, HOP_LIMIT);
+        header.emit(space, &checksums());
+        return;
+    };
+    // In an array of its own it is a few words in registers, checksum and all.
+    let mut bytes = [0; IPV4_HEADER_LEN];
+    let mut header = Ipv4Packet::new_unchecked(&mut bytes[..]);
+    header.set_version(4);
+    header.set_header_len(20); // `IPV4_HEADER_LEN`
+    header.set_total_len(u16::try_from(space.len()).unwrap_or(u16::MAX));
+    header.set_dont_frag(true);
+    header.set_hop_limit(HOP_LIMIT);
+    header.set_next_header(protocol);
+    header.set_src_addr(src);
+    header.set_dst_addr(dst);
+    let sum = Sum::default().add(&bytes);
+    bytes[10..12].copy_from_slice(&sum.finish());
+    space[..IPV4_HEADER_LEN].copy_from_slice(&bytes);
 }
 
 /// A datagram to send, in one packet or in fragments.
@@ -52,7 +71,8 @@ impl Datagram<'_> {
     pub(crate) fn send(&self, turn: &mut Turn<'_>, mtu: usize) {
         if header_length(self.src) + self.length() <= mtu {
             let length = self.length();
-            send(turn, self.src, self.dst, self.protocol, length, |space| {
+            let egress = &mut *turn.egress;
+            send(egress, self.src, self.dst, self.protocol, length, |space| {
                 self.copy(0, space);
             });
             return;

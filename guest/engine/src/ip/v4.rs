@@ -5,6 +5,7 @@ use core::net::IpAddr;
 use smoltcp::wire::Ipv4Packet;
 
 use super::{Fragment, IpPacket, Received, Rejected, refuse_martians};
+use crate::checksum::Sum;
 use crate::counters::DropReason;
 
 /// Where the header names the protocol.
@@ -12,7 +13,8 @@ const PROTOCOL_AT: usize = 9;
 
 pub(super) fn parse(packet: &[u8], verify: bool) -> Result<Received<'_>, Rejected<'_>> {
     let header = Ipv4Packet::new_checked(packet).map_err(|_| DropReason::Malformed)?;
-    if verify && !header.verify_checksum() {
+    let header_bytes = &packet[..usize::from(header.header_len())];
+    if verify && !Sum::default().add(header_bytes).is_correct() {
         return Err(DropReason::IpChecksum.into());
     }
     let (src, dst) = (IpAddr::V4(header.src_addr()), IpAddr::V4(header.dst_addr()));

@@ -1,31 +1,39 @@
-//! TCP segments: what the engine reads of one, and the few it makes itself.
+//! TCP segments: one in, proven; one out.
 
 use core::net::IpAddr;
 
 use smoltcp::phy::ChecksumCapabilities;
-use smoltcp::wire::{IpProtocol, TcpControl, TcpOption, TcpPacket, TcpRepr, TcpSeqNumber};
+use smoltcp::wire::{IpProtocol, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
 
-use super::time_wait::TimeWait;
+use super::options::{Options, Writer};
+use super::secrets::default_mss;
+use super::seq::Seq;
 use crate::checksum::Sum;
 use crate::counters::DropReason;
+use crate::egress::Egress;
 use crate::ip::{self, IpPacket};
 use crate::tuple::Tuple;
 use crate::turn::Turn;
 use crate::types::Protocol;
 
-/// The header of a received segment, checksum verified.
+/// Bytes of a header without options.
+pub(crate) const HEADER: usize = 20;
+/// RFC 9293 3.7.1 names no least MSS; what Linux holds against CVE-2019-11479.
+const LEAST_MSS: u16 = 48;
+
+/// A received segment, checksum verified.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Segment<'a> {
     pub(crate) tuple: Tuple,
-    pub(crate) seq: TcpSeqNumber,
+    pub(crate) seq: Seq,
     /// None without the ACK bit.
-    pub(crate) ack: Option<TcpSeqNumber>,
+    pub(crate) ack: Option<Seq>,
     pub(crate) syn: bool,
     pub(crate) fin: bool,
     pub(crate) rst: bool,
     pub(crate) window: u16,
-    pub(crate) payload_length: usize,
-    pub(crate) options: &'a [u8],
+    pub(crate) data: &'a [u8],
+    pub(crate) options: Options<'a>,
 }
 
 impl<'a> Segment<'a> {
@@ -50,14 +58,14 @@ impl<'a> Segment<'a> {
         }
         Ok(Self {
             tuple,
-            seq: header.seq_number(),
-            ack: header.ack().then(|| header.ack_number()),
+            seq: from_wire(header.seq_number()),
+            ack: header.ack().then(|| from_wire(header.ack_number())),
             syn: header.syn(),
             fin: header.fin(),
             rst: header.rst(),
             window: header.window_len(),
-            payload_length: header.payload().len(),
-            options: header.options(),
+            data: header.payload(),
+            options: Options::parse(header.options()),
         })
     }
 
@@ -67,67 +75,51 @@ impl<'a> Segment<'a> {
     }
 
     /// The sequence number after the segment: SYN and FIN count (RFC 9293 3.4).
-    pub(crate) fn end(&self) -> TcpSeqNumber {
-        self.seq + self.payload_length + usize::from(self.syn) + usize::from(self.fin)
+    pub(crate) fn end(&self) -> Seq {
+        let data = u32::try_from(self.data.len()).unwrap_or(u32::MAX);
+        self.seq + data + u32::from(self.syn) + u32::from(self.fin)
     }
 }
 
-/// A segment of the peer's that only acknowledges.
-pub(crate) fn bare_ack(
-    tuple: &Tuple,
-    seq: TcpSeqNumber,
-    ack: TcpSeqNumber,
-    window: u16,
-) -> TcpRepr<'static> {
-    TcpRepr {
-        src_port: tuple.peer_port,
-        dst_port: tuple.local_port,
-        seq_number: seq,
-        ack_number: Some(ack),
-        window_len: window,
-        ..NO_OPTIONS
-    }
+fn from_wire(number: TcpSeqNumber) -> Seq {
+    Seq(number.0.cast_unsigned())
 }
 
-/// All that is remembered of a SYN until the verdict.
+fn to_wire(number: Seq) -> TcpSeqNumber {
+    TcpSeqNumber(number.0.cast_signed())
+}
+
+/// All that is remembered of a SYN.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Syn {
-    pub(crate) seq: TcpSeqNumber,
+    /// The peer's initial sequence number.
+    pub(crate) irs: Seq,
     pub(crate) window: u16,
     pub(crate) mss: Option<u16>,
     pub(crate) window_scale: Option<u8>,
     pub(crate) sack_permitted: bool,
+    /// The value of its timestamp, if it had one.
+    pub(crate) timestamp: Option<u32>,
 }
 
 impl Syn {
-    /// Reads the options; one that is broken ends them (RFC 9293 MUST-7).
     pub(crate) fn of(segment: &Segment<'_>) -> Self {
-        let mut syn = Self {
-            seq: segment.seq,
+        let options = &segment.options;
+        Self {
+            irs: segment.seq,
             window: segment.window,
-            mss: None,
-            window_scale: None,
-            sack_permitted: false,
-        };
-        let mut options = segment.options;
-        while !options.is_empty() {
-            let Ok((rest, option)) = TcpOption::parse(options) else {
-                break;
-            };
-            match option {
-                TcpOption::EndOfList => break,
-                TcpOption::MaxSegmentSize(mss) => syn.mss = Some(mss),
-                // RFC 7323 2.3: a shift above 14 is taken as 14.
-                TcpOption::WindowScale(shift) => syn.window_scale = Some(shift.min(14)),
-                TcpOption::SackPermitted => syn.sack_permitted = true,
-                TcpOption::NoOperation
-                | TcpOption::SackRange(_)
-                | TcpOption::TimeStamp { .. }
-                | TcpOption::Unknown { .. } => {}
-            }
-            options = rest;
+            mss: options.mss,
+            window_scale: options.window_scale,
+            sack_permitted: options.sack_permitted,
+            timestamp: options.timestamps.map(|times| times.value),
         }
-        syn
+    }
+
+    /// The largest payload that the peer takes.
+    pub(crate) fn mss_or_default(&self, tuple: &Tuple) -> u16 {
+        self.mss
+            .unwrap_or_else(|| default_mss(tuple.peer))
+            .max(LEAST_MSS)
     }
 
     /// The SYN as it stood on the wire, as far as it is remembered.
@@ -136,104 +128,123 @@ impl Syn {
             src_port: tuple.peer_port,
             dst_port: tuple.local_port,
             control: TcpControl::Syn,
-            seq_number: self.seq,
+            seq_number: to_wire(self.irs),
             ack_number: None,
             window_len: self.window,
             window_scale: self.window_scale,
             max_seg_size: self.mss,
             sack_permitted: self.sack_permitted,
-            ..NO_OPTIONS
+            sack_ranges: [None; 3],
+            timestamp: None,
+            payload: &[],
         }
     }
+}
+
+/// The largest payload of a segment without options in a packet of the MTU (RFC
+/// 9293 3.7.1).
+pub(crate) fn mss_of(mtu: u32, address: IpAddr) -> u32 {
+    let headers = u32::try_from(ip::header_length(address) + HEADER).unwrap_or(u32::MAX);
+    mtu.saturating_sub(headers)
+}
+
+/// The control bits that the engine sends.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Flags {
+    pub(crate) syn: bool,
+    pub(crate) fin: bool,
+    pub(crate) rst: bool,
+    pub(crate) psh: bool,
+}
+
+/// The header of a segment being made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Header {
+    pub(crate) seq: Seq,
+    pub(crate) ack: Option<Seq>,
+    pub(crate) flags: Flags,
+    pub(crate) window: u16,
+    pub(crate) options: Writer,
+}
+
+impl Header {
+    pub(crate) fn new(seq: Seq, ack: Option<Seq>) -> Self {
+        Self {
+            seq,
+            ack,
+            flags: Flags::default(),
+            window: 0,
+            options: Writer::new(),
+        }
+    }
+}
+
+/// Makes one packet of a segment from the tuple's local end to its peer, its
+/// `length` bytes of data by `fill`, which returns their sum. The caller has made
+/// room.
+pub(crate) fn send(
+    egress: &mut Egress,
+    tuple: &Tuple,
+    header: &Header,
+    length: usize,
+    fill: impl FnOnce(&mut [u8]) -> Sum,
+) {
+    let options = header.options.bytes();
+    let start = HEADER + options.len();
+    let protocol = IpProtocol::Tcp;
+    ip::send(
+        egress,
+        tuple.local,
+        tuple.peer,
+        protocol,
+        start + length,
+        |space| {
+            // In an array of its own it is a few words in registers.
+            let mut bytes = [0; HEADER];
+            let mut packet = TcpPacket::new_unchecked(&mut bytes[..]);
+            packet.set_src_port(tuple.local_port);
+            packet.set_dst_port(tuple.peer_port);
+            packet.set_seq_number(to_wire(header.seq));
+            packet.set_ack_number(to_wire(header.ack.unwrap_or_default()));
+            packet.set_header_len(u8::try_from(start).unwrap_or(u8::MAX));
+            packet.set_syn(header.flags.syn);
+            packet.set_fin(header.flags.fin);
+            packet.set_rst(header.flags.rst);
+            packet.set_psh(header.flags.psh);
+            packet.set_ack(header.ack.is_some());
+            packet.set_window_len(header.window);
+            let data = fill(&mut space[start..]);
+            let sum = Sum::pseudo_header(tuple.local, tuple.peer, protocol.into(), space.len());
+            let sum = sum.add(&bytes).add(options).then(data);
+            bytes[16..18].copy_from_slice(&sum.finish());
+            space[..HEADER].copy_from_slice(&bytes);
+            space[HEADER..start].copy_from_slice(options);
+        },
+    );
+}
+
+/// As `send`, without data.
+pub(crate) fn send_bare(turn: &mut Turn<'_>, tuple: &Tuple, header: &Header) {
+    send(turn.egress, tuple, header, 0, |_| Sum::default());
 }
 
 /// Answers a segment of no connection as RFC 9293 3.10.7.1 says. The caller has
 /// made room, and knows that the segment is no RST.
 pub(crate) fn send_reset(turn: &mut Turn<'_>, segment: &Segment<'_>) {
-    let reset = match segment.ack {
-        Some(ack) => Bare {
-            control: TcpControl::Rst,
-            seq: ack,
-            ack: None,
-            window: 0,
-        },
-        None => refusal(segment.end()),
+    let mut header = match segment.ack {
+        Some(ack) => Header::new(ack, None),
+        None => Header::new(Seq(0), Some(segment.end())),
     };
-    send(turn, &segment.tuple, reset);
+    header.flags.rst = true;
+    send_bare(turn, &segment.tuple, &header);
 }
 
-/// Refuses the connection that a SYN asked for (RFC 9293 3.10.7.1).
-pub(crate) fn send_refusal(turn: &mut Turn<'_>, tuple: &Tuple, syn: &Syn) {
-    send(turn, tuple, refusal(syn.seq + 1));
-}
-
-fn refusal(end: TcpSeqNumber) -> Bare {
-    Bare {
-        control: TcpControl::Rst,
-        seq: TcpSeqNumber(0),
-        ack: Some(end),
-        window: 0,
-    }
-}
-
-/// Acknowledges all that a connection received.
-pub(crate) fn send_ack(turn: &mut Turn<'_>, tuple: &Tuple, record: TimeWait) {
-    let ack = Bare {
-        control: TcpControl::None,
-        seq: record.snd_nxt,
-        ack: Some(record.rcv_nxt),
-        window: record.window,
-    };
-    send(turn, tuple, ack);
-}
-
-/// What the segments below have in common.
-const NO_OPTIONS: TcpRepr<'static> = TcpRepr {
-    src_port: 0,
-    dst_port: 0,
-    control: TcpControl::None,
-    seq_number: TcpSeqNumber(0),
-    ack_number: None,
-    window_len: 0,
-    window_scale: None,
-    max_seg_size: None,
-    sack_permitted: false,
-    sack_ranges: [None; 3],
-    timestamp: None,
-    payload: &[],
-};
-
-/// A segment without options or data.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Bare {
-    pub(crate) control: TcpControl,
-    pub(crate) seq: TcpSeqNumber,
-    pub(crate) ack: Option<TcpSeqNumber>,
-    pub(crate) window: u16,
-}
-
-/// Makes one packet of a bare segment, from the tuple's local end to its peer.
-pub(crate) fn send(turn: &mut Turn<'_>, tuple: &Tuple, bare: Bare) {
-    let repr = TcpRepr {
-        src_port: tuple.local_port,
-        dst_port: tuple.peer_port,
-        control: bare.control,
-        seq_number: bare.seq,
-        ack_number: bare.ack,
-        window_len: bare.window,
-        ..NO_OPTIONS
-    };
-    ip::send(
-        turn,
-        tuple.local,
-        tuple.peer,
-        IpProtocol::Tcp,
-        repr.buffer_len(),
-        |space| {
-            emit(&repr, space, tuple.local, tuple.peer);
-            fill_checksum(space, tuple.local, tuple.peer);
-        },
-    );
+/// Refuses the connection that a SYN asked for (RFC 9293 3.10.7.1), or whose peer,
+/// having had a SYN-ACK, expects the number `seq` (RFC 5961 3.2).
+pub(crate) fn send_refusal(turn: &mut Turn<'_>, tuple: &Tuple, syn: &Syn, seq: Seq) {
+    let mut header = Header::new(seq, Some(syn.irs + 1));
+    header.flags.rst = true;
+    send_bare(turn, tuple, &header);
 }
 
 /// Writes a segment, its checksum 0.
@@ -245,10 +256,4 @@ pub(crate) fn emit(repr: &TcpRepr<'_>, space: &mut [u8], src: IpAddr, dst: IpAdd
         &dst.into(),
         &ChecksumCapabilities::ignored(),
     );
-}
-
-/// Fills the checksum of a segment in which it is 0.
-pub(crate) fn fill_checksum(segment: &mut [u8], src: IpAddr, dst: IpAddr) {
-    let sum = Sum::pseudo_header(src, dst, IpProtocol::Tcp.into(), segment.len()).add(segment);
-    segment[16..18].copy_from_slice(&sum.finish());
 }

@@ -3,9 +3,9 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
 
-use smoltcp::wire::TcpSeqNumber;
-
-use super::segment::{self, Segment};
+use super::segment::{Header, Segment, send_bare};
+use super::seq::Seq;
+use super::timestamps::Clock;
 use crate::siphash::Key;
 use crate::tuple::Tuple;
 use crate::turn::Turn;
@@ -14,15 +14,16 @@ use crate::types::Instant;
 /// What is left of a connection that we closed first.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TimeWait {
-    pub(crate) snd_nxt: TcpSeqNumber,
-    pub(crate) rcv_nxt: TcpSeqNumber,
+    pub(crate) snd_nxt: Seq,
+    pub(crate) rcv_nxt: Seq,
     /// The window field last sent.
     pub(crate) window: u16,
+    pub(crate) clock: Option<Clock>,
 }
 
 /// What a record counts against `memory_limit`: a round number above what it
 /// takes in the map and the queue, the same for every width of pointer.
-const RECORD: u64 = 128;
+const RECORD: u64 = 160;
 const _: () = assert!((size_of::<(u64, Tuple, TimeWait, Instant)>() + 16) as u64 <= RECORD);
 
 /// What a segment met.
@@ -32,6 +33,9 @@ pub(crate) enum Met {
     Nothing,
     /// A record, which dealt with it.
     Record,
+    /// A record that gave way: the segment is a SYN that opens anew, and is to be
+    /// answered with a number above this one.
+    Reopened(Seq),
 }
 
 /// The records, oldest forgotten first.
@@ -115,10 +119,18 @@ impl TimeWaits {
         if *tuple != segment.tuple {
             return Met::Nothing;
         }
-        // RFC 1122 4.2.2.13: a SYN beyond all that was received opens anew.
-        if segment.is_open() && segment.seq > record.rcv_nxt {
+        let clock = record.clock;
+        let value = segment.options.timestamps.map(|times| times.value);
+        // RFC 6191 2: a SYN beyond all that was received (RFC 1122 4.2.2.13), or
+        // with a later timestamp, opens anew.
+        let is_newer = match (clock, value) {
+            (Some(clock), Some(value)) => clock.is_newer(value),
+            _ => false,
+        };
+        if segment.is_open() && (segment.seq > record.rcv_nxt || is_newer) {
+            let snd_nxt = record.snd_nxt;
             self.remove(hash);
-            return Met::Nothing;
+            return Met::Reopened(snd_nxt);
         }
         // RFC 1337: no RST ends TIME-WAIT.
         if segment.rst {
@@ -137,7 +149,12 @@ impl TimeWaits {
         }
         let record = *record;
         if turn.make_room_for_reply() {
-            segment::send_ack(turn, &segment.tuple, record);
+            let mut header = Header::new(record.snd_nxt, Some(record.rcv_nxt));
+            header.window = record.window;
+            if let Some(clock) = record.clock {
+                header.options.timestamps(clock.stamp(turn.now));
+            }
+            send_bare(turn, &segment.tuple, &header);
         }
         Met::Record
     }
