@@ -1,5 +1,6 @@
-//! Attacks in virtual time, open-loop: what each is to hold stands at its story, which
-//! runs on the native engine and on the component, and the two are compared.
+//! Attacks in virtual time, open-loop, beside good clients of whom every byte is
+//! checked: what each is to hold stands at its story. Where it runs on the native engine
+//! and on the component, the two are compared.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,6 +9,12 @@
 )]
 
 mod blind;
+mod cookies;
+mod crowd;
+mod greedy;
+mod hoard;
+mod memory;
 mod shreds;
 mod spoofed;
 mod stray_flood;
+mod syn_flood;

@@ -41,6 +41,13 @@ impl Spoofed {
         peer
     }
 
+    /// So many SYNs.
+    pub(crate) fn syns(&mut self, count: usize) -> Vec<Vec<u8>> {
+        (0..count)
+            .map(|_| self.peer().syn().mss(1460).into())
+            .collect()
+    }
+
     /// So many segments with these flags, of no connection.
     pub(crate) fn segments(&mut self, count: usize, flags: u8) -> Vec<Vec<u8>> {
         (0..count)

@@ -26,8 +26,28 @@ pub(crate) const CASES: &[Case] = &[
         "sixty_four_mebibytes_each_way_reordered",
         sixty_four_mebibytes_each_way_reordered,
     ),
+    (
+        "sixty_four_mebibytes_each_way_at_1_percent_loss",
+        sixty_four_mebibytes_each_way_at_1_percent_loss,
+    ),
+    (
+        "sixty_four_mebibytes_each_way_at_5_percent_loss",
+        sixty_four_mebibytes_each_way_at_5_percent_loss,
+    ),
+    (
+        "sixty_four_mebibytes_each_way_at_mtu_65535_and_5_percent_loss",
+        sixty_four_mebibytes_each_way_at_mtu_65535_and_5_percent_loss,
+    ),
     ("half_close_in_both_orders", half_close_in_both_orders),
+    (
+        "half_close_in_both_orders_at_5_percent_loss",
+        half_close_in_both_orders_at_5_percent_loss,
+    ),
     ("a_thousand_flows_at_once", a_thousand_flows_at_once),
+    (
+        "a_thousand_flows_at_once_at_1_percent_loss",
+        a_thousand_flows_at_once_at_1_percent_loss,
+    ),
 ];
 
 /// A transfer that takes so long hangs.
@@ -36,6 +56,8 @@ const HANGS: Duration = Duration::from_secs(300);
 const LENGTH: u64 = 64 << 20;
 const CLEAN: Faults = Faults { loss: 0, late: 0 };
 const REORDERED: Faults = Faults { loss: 0, late: 20 };
+const LOSS_1: Faults = Faults { loss: 10, late: 20 };
+const LOSS_5: Faults = Faults { loss: 50, late: 20 };
 
 fn sixty_four_mebibytes_each_way_at_mtu_1500(family: Family) {
     each_way(family, 1500, LENGTH, CLEAN);
@@ -49,12 +71,32 @@ fn sixty_four_mebibytes_each_way_reordered(family: Family) {
     each_way(family, 1500, LENGTH, REORDERED);
 }
 
+fn sixty_four_mebibytes_each_way_at_1_percent_loss(family: Family) {
+    each_way(family, 1500, LENGTH, LOSS_1);
+}
+
+fn sixty_four_mebibytes_each_way_at_5_percent_loss(family: Family) {
+    each_way(family, 1500, LENGTH, LOSS_5);
+}
+
+fn sixty_four_mebibytes_each_way_at_mtu_65535_and_5_percent_loss(family: Family) {
+    each_way(family, 65_535, LENGTH, LOSS_5);
+}
+
 fn half_close_in_both_orders(family: Family) {
     half_close(family, CLEAN);
 }
 
+fn half_close_in_both_orders_at_5_percent_loss(family: Family) {
+    half_close(family, LOSS_5);
+}
+
 fn a_thousand_flows_at_once(family: Family) {
     thousand_flows(family, CLEAN);
+}
+
+fn a_thousand_flows_at_once_at_1_percent_loss(family: Family) {
+    thousand_flows(family, LOSS_1);
 }
 
 /// One flow, both directions at once.

@@ -50,6 +50,9 @@ impl Client {
     pub(crate) fn new(to: SocketAddr, order: Order, upload: Upload) -> Self {
         let kind = Type::STREAM.nonblocking();
         let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP)).unwrap();
+        // Every kernel has it. BBR, where it is the default, may go on with 512 bytes
+        // a second for minutes after the device's queue overflowed.
+        socket.set_tcp_congestion(b"reno").unwrap();
         match socket.connect(&to.into()) {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(EINPROGRESS) => {}
