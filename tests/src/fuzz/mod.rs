@@ -6,6 +6,7 @@
 
 mod choices;
 pub mod conversation;
+mod far;
 pub mod packet;
 mod readers;
 
