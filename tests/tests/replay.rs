@@ -798,7 +798,7 @@ fn offloaded_checksums_are_noticed_and_damage_stays_damage() {
         ..captured()
     };
     let (report, _) = replay(&story.packets, verify);
-    let bad = l3l4_host::DropReason::TransportChecksum;
+    let bad = DropReason::TransportChecksum;
     assert_eq!(report.counters.dropped(bad), report.fed);
 
     let mut story = conversation(Family::V4);
@@ -827,7 +827,7 @@ fn a_damaged_acknowledgement_is_not_believed() {
     damaged[28..32].copy_from_slice(&beyond.to_be_bytes());
     story.packets.insert(3, (time + 1, damaged));
     let (report, heard) = replay(&story.packets, captured());
-    let bad = l3l4_host::DropReason::TransportChecksum;
+    let bad = DropReason::TransportChecksum;
     assert_eq!(report.counters.dropped(bad), 1);
     assert_eq!(report.mapped, undamaged.mapped);
     assert_eq!(report.gaps, undamaged.gaps);
@@ -841,7 +841,7 @@ fn a_damaged_syn_begins_no_other_connection() {
     syn[24] ^= 0x40;
     story.packets.insert(5, (time + 1, syn));
     let (report, heard) = replay(&story.packets, captured());
-    let bad = l3l4_host::DropReason::TransportChecksum;
+    let bad = DropReason::TransportChecksum;
     assert_eq!(report.counters.dropped(bad), 1);
     assert!(heard.only() == story.asked && heard.stream() == story.answered);
     assert!(report.open.is_empty(), "{:?}", report.open);
@@ -919,7 +919,7 @@ fn an_icmp_error_quotes_our_sequence_number() {
         replay.packet(*at, packet, false).unwrap();
     }
     let (report, quotes) = replay.finish(Duration::ZERO).unwrap();
-    let bad = l3l4_host::DropReason::TransportChecksum;
+    let bad = DropReason::TransportChecksum;
     assert_eq!(report.counters.dropped(bad), 0, "its checksum is right");
     assert_eq!(quotes.quoted, Some(quotes.isn.unwrap().wrapping_add(1)));
 }
