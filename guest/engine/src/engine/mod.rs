@@ -3,12 +3,14 @@
 mod flows;
 mod l3_rx;
 mod l4_tx;
+mod queue;
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::mem;
 use core::net::SocketAddr;
 
+use self::queue::Queue;
 use crate::config::{Config, OutOfBounds};
 use crate::counters::CounterSnapshot;
 use crate::deadlines::{Deadlines, Due};
@@ -48,13 +50,13 @@ pub struct Engine {
     half_open: VecDeque<FlowId>,
     /// Flows to settle before the call ends.
     touched: Vec<u32>,
-    /// Flows to settle when the device takes packets again, longest waiting first.
-    stalled: Vec<FlowId>,
-    /// Flows to settle when there is memory again, longest waiting first.
-    starved: VecDeque<FlowId>,
-    /// Flows that wait for their first block to send, longest waiting first. That
-    /// may be had when the starved still have to wait.
-    mute: VecDeque<FlowId>,
+    /// Flows to settle when the device takes packets again.
+    stalled: Queue,
+    /// Flows to settle when there is memory again.
+    starved: Queue,
+    /// Flows that wait for their first block to send, which may be had when the
+    /// starved still have to wait.
+    mute: Queue,
     /// Until when a SYN cookie of ours may be answered.
     cookies_until: Instant,
 }
@@ -76,9 +78,9 @@ impl Engine {
             stray_replies: RateLimit::new(config.max_stray_replies),
             half_open: VecDeque::new(),
             touched: Vec::new(),
-            stalled: Vec::new(),
-            starved: VecDeque::new(),
-            mute: VecDeque::new(),
+            stalled: Queue::new(|flow| &mut flow.stalled),
+            starved: Queue::new(|flow| &mut flow.starved),
+            mute: Queue::new(|flow| &mut flow.mute),
             cookies_until: Instant::default(),
             common: Common {
                 now: Instant::default(),
@@ -331,20 +333,24 @@ impl Engine {
             self.settle_touched(callbacks);
             if starved > 0 && self.common.pool.has_block(Purpose::ReceiveMore) {
                 starved -= 1;
-                if self.touch_starved() {
+                if let Some(slot) = self.starved.pop(&mut self.flows) {
+                    self.touch(slot);
                     continue;
                 }
             }
             // No more hear of room than there are blocks.
-            if told < self.common.pool.left() && self.touch_mute() {
+            if told < self.common.pool.left()
+                && let Some(slot) = self.mute.pop(&mut self.flows)
+            {
                 told += 1;
+                self.touch(slot);
                 continue;
             }
             // What was refused in this call is offered again in the next.
             if !self.common.egress.is_refused() {
                 self.flush(callbacks);
             }
-            if self.common.egress.is_refused() || self.stalled.is_empty() {
+            if self.common.egress.is_refused() || self.stalled.len() == 0 {
                 break;
             }
             self.touch_stalled();
@@ -368,84 +374,14 @@ impl Engine {
     }
 
     fn stall(&mut self, slot: u32) {
-        let id = self.flows.id_of(slot);
-        if let Some(flow) = self.flows.flow_mut(slot)
-            && !mem::replace(&mut flow.stalled, true)
-        {
-            self.stalled.push(id);
-        }
-        // Flows may come and go while the device refuses.
-        if self.stalled.len() > 2 * self.flows.len() {
-            let flows = &self.flows;
-            self.stalled.retain(|id| flows.slot_of(*id).is_some());
-        }
-    }
-
-    fn starve(&mut self, slot: u32) {
-        let id = self.flows.id_of(slot);
-        if let Some(flow) = self.flows.flow_mut(slot)
-            && !mem::replace(&mut flow.starved, true)
-        {
-            self.starved.push_back(id);
-        }
-        if self.starved.len() > 2 * self.flows.len() {
-            let flows = &self.flows;
-            self.starved.retain(|id| flows.slot_of(*id).is_some());
-        }
-    }
-
-    fn silence(&mut self, slot: u32) {
-        let id = self.flows.id_of(slot);
-        if let Some(flow) = self.flows.flow_mut(slot)
-            && !mem::replace(&mut flow.mute, true)
-        {
-            self.mute.push_back(id);
-        }
-        if self.mute.len() > 2 * self.flows.len() {
-            let flows = &self.flows;
-            self.mute.retain(|id| flows.slot_of(*id).is_some());
-        }
-    }
-
-    /// As `touch_starved`, for a block to send.
-    fn touch_mute(&mut self) -> bool {
-        while let Some(id) = self.mute.pop_front() {
-            if let Some(slot) = self.flows.slot_of(id)
-                && let Some(flow) = self.flows.flow_mut(slot)
-            {
-                flow.mute = false;
-                self.touch(slot);
-                return true;
-            }
-        }
-        false
-    }
-
-    /// Touches the flow that waits longest for memory. Says whether there was one.
-    fn touch_starved(&mut self) -> bool {
-        while let Some(id) = self.starved.pop_front() {
-            if let Some(slot) = self.flows.slot_of(id)
-                && let Some(flow) = self.flows.flow_mut(slot)
-            {
-                flow.starved = false;
-                self.touch(slot);
-                return true;
-            }
-        }
-        false
+        self.stalled.push(&mut self.flows, slot);
     }
 
     fn touch_stalled(&mut self) {
         if self.common.egress.is_refused() {
             return;
         }
-        for id in mem::take(&mut self.stalled) {
-            let Some(slot) = self.flows.slot_of(id) else {
-                continue;
-            };
-            if let Some(flow) = self.flows.flow_mut(slot) {
-                flow.stalled = false;
-            }
+        while let Some(slot) = self.stalled.pop(&mut self.flows) {
             self.touch(slot);
         }
     }
@@ -493,10 +429,10 @@ impl Engine {
                         mute,
                     } => {
                         if starved {
-                            self.starve(slot);
+                            self.starved.push(&mut self.flows, slot);
                         }
                         if mute {
-                            self.silence(slot);
+                            self.mute.push(&mut self.flows, slot);
                         }
                         self.arm(slot, Due::Limit, limit);
                         if let Some(at) = transmit {

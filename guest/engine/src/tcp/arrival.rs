@@ -7,6 +7,7 @@ use super::connection::{AckDue, Connection, State};
 use super::flight::Echo;
 use super::segment::Segment;
 use super::sender::Ack;
+use super::seq::Seq;
 use crate::counters::DropReason;
 use crate::tuple::Tuple;
 use crate::turn::Turn;
@@ -39,11 +40,10 @@ impl Connection {
         self.check_timestamp(turn, tuple, segment)?;
         // First, the sequence number.
         if !self.receive.accepts(segment.seq, segment.end()) {
-            self.note_life(turn, segment);
             if segment.syn {
                 self.challenge(turn, tuple);
             } else if !segment.rst {
-                self.take_late_ack(turn, segment);
+                self.take_repeated(turn, segment);
                 self.answer_duplicate(turn, tuple, segment);
             }
             return Err(DropReason::Unacceptable);
@@ -61,13 +61,11 @@ impl Connection {
         let Some(ack) = segment.ack else {
             return Err(DropReason::Unacceptable);
         };
-        if ack > self.send.snd_nxt || ack < self.send.snd_una - self.send.window.most {
+        if !self.may_be_acked(ack) {
             self.challenge(turn, tuple);
             return Err(DropReason::Unacceptable);
         }
-        self.heard = turn.now;
-        self.moved = turn.now;
-        self.kept_alive = None;
+        self.note_heard(turn.now);
         if let (Some(clock), Some(times)) = (&mut self.clock, segment.options.timestamps) {
             clock.note(turn.now, times.value, segment.seq, self.acks.last);
         }
@@ -103,34 +101,26 @@ impl Connection {
         self.take_text(turn, tuple, segment, None)
     }
 
-    /// What a repeated segment acknowledges is true, too. Two ends that have each
-    /// lost an ACK and drop what the other repeats would otherwise go on for ever.
-    fn take_late_ack(&mut self, turn: &mut Turn<'_>, segment: &Segment<'_>) {
-        if let Some(ack) = segment.ack
-            && self.receive.has_had(segment.seq, segment.end())
-            && ack > self.send.snd_una
-            && ack <= self.send.snd_nxt
-        {
-            self.heard = turn.now;
-            self.moved = turn.now;
-            self.kept_alive = None;
+    /// A peer that repeats what it has said, if only to ask whether we live (RFC 9293
+    /// 3.8.4), lives. Its acknowledgement shows that it knows the connection, and
+    /// counts: two ends that have each lost an ACK and drop what the other repeats
+    /// would otherwise go on for ever.
+    fn take_repeated(&mut self, turn: &mut Turn<'_>, segment: &Segment<'_>) {
+        let Some(ack) = segment.ack.filter(|ack| self.may_be_acked(*ack)) else {
+            return;
+        };
+        if !self.receive.has_had(segment.seq, segment.end()) {
+            return;
+        }
+        self.note_heard(turn.now);
+        if ack > self.send.snd_una {
             self.take_ack(turn, segment, ack);
         }
     }
 
-    /// A peer that repeats what it has said, if only to ask whether we live (RFC 9293
-    /// 3.8.4), lives. Its acknowledgement shows that it knows the connection.
-    fn note_life(&mut self, turn: &Turn<'_>, segment: &Segment<'_>) {
-        let send = &self.send;
-        let knows = segment
-            .ack
-            .is_some_and(|ack| ack <= send.snd_nxt && ack >= send.snd_una - send.window.most);
-        let repeats = self.receive.has_had(segment.seq, segment.end());
-        if knows && repeats && !segment.rst && !segment.syn {
-            self.heard = turn.now;
-            self.moved = turn.now;
-            self.kept_alive = None;
-        }
+    /// RFC 5961 5.2: what was sent, and no older than a window.
+    fn may_be_acked(&self, ack: Seq) -> bool {
+        ack <= self.send.snd_nxt && ack >= self.send.snd_una - self.send.window.most
     }
 
     /// RFC 7323 5.3 R1, and 3.2 for a segment without the timestamps agreed on.
@@ -188,7 +178,7 @@ impl Connection {
         self.send.clear(turn.pool);
     }
 
-    fn take_ack(&mut self, turn: &mut Turn<'_>, segment: &Segment<'_>, ack: super::seq::Seq) {
+    fn take_ack(&mut self, turn: &mut Turn<'_>, segment: &Segment<'_>, ack: Seq) {
         let window = &mut self.send.window;
         let (field, shift, before) = (segment.window, window.shift, window.snd_wnd);
         // RFC 9293 3.10.7.4; and what acknowledges more was sent later, also when a

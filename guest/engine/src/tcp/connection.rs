@@ -21,10 +21,6 @@ use crate::tuple::Tuple;
 use crate::turn::Turn;
 use crate::types::{CloseReason, Event, FlowId, FlowState, Instant, Timer, nanoseconds, sooner};
 
-/// RFC 1191 3: no path is believed to carry less, so that a liar cannot make every
-/// segment tiny (Linux' `min_pmtu`); RFC 8200 5 for IPv6.
-const LEAST_PATH_MTU: (u32, u32) = (552, 1280);
-
 /// The synchronized states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
@@ -128,12 +124,7 @@ impl Connection {
         let offset = turn.secrets.timestamp_offset(tuple);
         let clock = syn.timestamp.map(|value| Clock::new(offset, value, now));
         let own_mss = mss_of(config.mtu, tuple.peer);
-        let options = if clock.is_some() {
-            TIMESTAMPS_LENGTH
-        } else {
-            0
-        };
-        let mss = own_mss.min(syn.mss_or_default(tuple).into()) - options;
+        let mss = own_mss.min(syn.mss_or_default(tuple).into()) - options_length(clock);
         let mut window = Window {
             shift: syn.window_scale.unwrap_or(0),
             ..Window::default()
@@ -238,7 +229,8 @@ impl Connection {
 
     /// An ICMP error says that a segment of ours was too big for the path (RFC
     /// 1191, RFC 8201). It is believed if it quotes what is in flight (RFC 5927
-    /// 7). Says whether it changed anything.
+    /// 7); `icmp` has seen to it that the MTU is one that a link may have. Says
+    /// whether it changed anything.
     pub(crate) fn packet_too_big(
         &mut self,
         turn: &Turn<'_>,
@@ -247,22 +239,12 @@ impl Connection {
         mtu: u32,
     ) -> bool {
         let seq = Seq(seq);
-        let least = match tuple.peer.is_ipv4() {
-            true => LEAST_PATH_MTU.0,
-            false => LEAST_PATH_MTU.1,
-        };
-        let mtu = mtu.max(least);
         let in_flight = seq >= self.send.snd_una && seq < self.send.snd_nxt;
         if self.end.is_some() || !in_flight || mtu >= self.path_mtu {
             return false;
         }
         self.path_mtu = mtu;
-        let options = if self.clock.is_some() {
-            TIMESTAMPS_LENGTH
-        } else {
-            0
-        };
-        let mss = mss_of(mtu, tuple.peer) - options;
+        let mss = mss_of(mtu, tuple.peer) - options_length(self.clock);
         if mss < self.send.mss {
             self.send.resegment(mss, turn.now);
         }
@@ -398,6 +380,13 @@ impl Connection {
         };
     }
 
+    /// The peer lives.
+    pub(super) fn note_heard(&mut self, now: Instant) {
+        self.heard = now;
+        self.moved = now;
+        self.kept_alive = None;
+    }
+
     /// Whether a limit had run out before this call.
     pub(super) fn is_timed_out(&self, turn: &Turn<'_>) -> bool {
         self.limit(turn).0 <= turn.now
@@ -504,6 +493,11 @@ impl Connection {
             max_segment_size: self.send.mss,
         }
     }
+}
+
+/// What the options take of every segment.
+fn options_length(clock: Option<Clock>) -> u32 {
+    clock.map_or(0, |_| TIMESTAMPS_LENGTH)
 }
 
 /// The value of the timestamp in our SYN or SYN-ACK.

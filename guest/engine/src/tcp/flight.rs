@@ -87,13 +87,6 @@ pub(crate) enum Echo {
     NotOlder,
 }
 
-/// How the flight looks for losses.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Tolerance {
-    /// How much later than its followers a segment may come, in nanoseconds.
-    pub(crate) reorder_window: u64,
-}
-
 impl Flight {
     pub(crate) fn new() -> Self {
         Self {
@@ -298,12 +291,13 @@ impl Flight {
     }
 
     /// RFC 8985 6.2 step 5: takes for lost what was sent before something that
-    /// arrived, and long enough ago. Returns when more will have to be.
-    pub(crate) fn find_losses(&mut self, now: Instant, tolerance: Tolerance) -> Option<Instant> {
+    /// arrived, and long enough ago. What comes `reorder_window` nanoseconds later
+    /// than its followers is in time. Returns when more will have to be.
+    pub(crate) fn find_losses(&mut self, now: Instant, reorder_window: u64) -> Option<Instant> {
         if !self.rack.is_set {
             return None;
         }
-        let patience = self.rack.rtt.saturating_add(tolerance.reorder_window);
+        let patience = self.rack.rtt.saturating_add(reorder_window);
         let mut soonest: Option<Instant> = None;
         for range in &mut self.ranges {
             if range.state != State::Flying || !self.rack.is_after(range) {
@@ -460,7 +454,7 @@ mod tests {
         delivered
     }
 
-    const AT_ONCE: Tolerance = Tolerance { reorder_window: 0 };
+    const AT_ONCE: u64 = 0;
 
     #[test]
     fn a_burst_is_one_range() {
@@ -502,13 +496,9 @@ mod tests {
     fn the_reorder_window_is_waited_for() {
         let mut flight = burst(3);
         sack(&mut flight, 1, 2, 100);
-        let tolerance = Tolerance { reorder_window: 25 };
-        assert_eq!(
-            flight.find_losses(Instant(100), tolerance),
-            Some(Instant(125))
-        );
+        assert_eq!(flight.find_losses(Instant(100), 25), Some(Instant(125)));
         assert_eq!(flight.lost(), 0);
-        flight.find_losses(Instant(125), tolerance);
+        flight.find_losses(Instant(125), 25);
         assert_eq!(flight.lost(), MSS);
         assert!(!flight.has_reordering());
     }

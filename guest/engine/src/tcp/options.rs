@@ -16,6 +16,8 @@ pub(crate) const MOST_SHIFT: u8 = 14;
 /// Bytes of a timestamps option with its padding: what every segment carries when
 /// both ends agreed on it (RFC 7323 appendix A).
 pub(crate) const TIMESTAMPS_LENGTH: u32 = 12;
+/// SACK blocks that fit into a header without timestamps (RFC 2018 3).
+pub(crate) const MOST_BLOCKS: usize = 4;
 /// What a TCP header has room for: 15 words of 4 bytes but the 5 fixed ones.
 const MOST_BYTES: usize = 40;
 

@@ -4,6 +4,7 @@
 use alloc::vec::Vec;
 
 use super::chain::Chain;
+use super::options::{MOST_BLOCKS, MOST_SHIFT};
 use super::pool::{Pool, Purpose};
 use super::seq::Seq;
 use crate::types::Instant;
@@ -17,8 +18,6 @@ const INITIAL_SEGMENTS: u32 = 4;
 const MOST_AHEAD: usize = 128;
 /// Room for stretches that a flow without a gap keeps.
 const KEPT_AHEAD: usize = 4;
-/// SACK blocks that fit into a header without timestamps (RFC 2018 3).
-pub(crate) const MOST_BLOCKS: usize = 4;
 
 /// Bytes that came ahead of a gap.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +68,7 @@ pub(crate) struct Taken {
 }
 
 impl Receiver {
-    /// After the peer's SYN. `offered` is the window in our SYN, if it went out.
+    /// After the peer's SYN, and a window of `initial_window` in ours.
     pub(crate) fn new(rcv_nxt: Seq, shift: u8, mss: u32, most: u32, now: Instant) -> Self {
         let limit = most.min(INITIAL_LIMIT.max(INITIAL_SEGMENTS * mss));
         Self {
@@ -394,7 +393,7 @@ pub(crate) fn initial_window(most: u32) -> u32 {
 /// The scale that windows of `most` bytes need (RFC 7323 2.3).
 pub(crate) fn shift_for(most: u32) -> u8 {
     let mut shift = 0;
-    while shift < super::options::MOST_SHIFT && most >> shift > u32::from(u16::MAX) {
+    while shift < MOST_SHIFT && most >> shift > u32::from(u16::MAX) {
         shift += 1;
     }
     shift

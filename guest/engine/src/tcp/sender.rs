@@ -6,7 +6,8 @@ use core::time::Duration;
 
 use super::chain::Chain;
 use super::congestion::Congestion;
-use super::flight::{Delivered, Echo, Flight, Tolerance};
+use super::flight::{Delivered, Echo, Flight};
+use super::options::MOST_BLOCKS;
 use super::pool::{Pool, Purpose};
 use super::rtt::Rtt;
 use super::seq::Seq;
@@ -16,8 +17,6 @@ use crate::types::{Instant, nanoseconds, sooner};
 /// What a flow may hold unacknowledged at first; it grows with the congestion
 /// window.
 const INITIAL_LIMIT: u32 = 65_535;
-/// SACK blocks that one header has room for (RFC 2018 3).
-const MOST_BLOCKS: usize = 4;
 /// RFC 5681 3.2.
 const DUPLICATE_THRESHOLD: u8 = 3;
 /// RFC 9293 3.8.6.2.1: how long a sender waits for a window worth filling.
@@ -436,15 +435,14 @@ impl Sender {
 
     // What an acknowledgement means.
 
-    /// RFC 9293 3.10.7.4, fifth, for `snd_una <= ack <= snd_nxt`. Says whether
-    /// something new was acknowledged.
-    pub(crate) fn acked<I, F>(&mut self, pool: &mut Pool, now: Instant, ack: Ack<I, F>) -> bool
+    /// RFC 9293 3.10.7.4, fifth, for `snd_una <= ack <= snd_nxt`.
+    pub(crate) fn acked<I, F>(&mut self, pool: &mut Pool, now: Instant, ack: Ack<I, F>)
     where
         I: Iterator<Item = (Seq, Seq)>,
         F: Fn(Instant) -> Echo,
     {
         if self.flight.is_empty() {
-            return false;
+            return;
         }
         let flight_before = self.snd_nxt.since(self.snd_una);
         let advance = ack.ack.since(self.snd_una);
@@ -485,7 +483,6 @@ impl Sender {
         self.end_probe(ack.ack, repeated, now);
         let found = self.find_losses(now, ack.sack, advance > 0);
         self.react(now, found, delivered, flight_before, ack.sack);
-        advance > 0
     }
 
     /// RFC 5681 3.2: each duplicate stands for one of the segments that were in flight
@@ -529,7 +526,7 @@ impl Sender {
     /// Looks for losses. Says whether one was found.
     fn find_losses(&mut self, now: Instant, sack: bool, advanced: bool) -> bool {
         let before = self.flight.lost();
-        self.reorder_at = self.flight.find_losses(now, self.tolerance());
+        self.reorder_at = self.flight.find_losses(now, self.reorder_window());
         let enough = self.duplicates == DUPLICATE_THRESHOLD;
         // Without SACK, and for peers that agreed on it and do not use it.
         let blind = !sack || !self.sack_seen;
@@ -543,15 +540,14 @@ impl Sender {
     }
 
     /// RFC 8985 6.2 step 4.
-    fn tolerance(&self) -> Tolerance {
+    fn reorder_window(&self) -> u64 {
         let enough = self.duplicates >= DUPLICATE_THRESHOLD
             || self.flight.sacked() >= u32::from(DUPLICATE_THRESHOLD) * self.mss;
         let at_once = !self.flight.has_reordering() && (self.phase != Phase::Open || enough);
-        let reorder_window = match at_once {
+        match at_once {
             true => 0,
             false => (self.rtt.least() / 4).min(self.rtt.smoothed().unwrap_or(0)),
-        };
-        Tolerance { reorder_window }
+        }
     }
 
     /// What a found loss, or its absence, does to the congestion window.
@@ -671,7 +667,7 @@ impl Sender {
         Some(self.last_sent.max(self.base) + Duration::from_nanos(wait))
     }
 
-    /// Does what is due. Says whether anything was.
+    /// Does what is due.
     pub(crate) fn poll(&mut self, now: Instant, min_rto: Duration, sack: bool) {
         if self.flight.is_empty() {
             if self.persist_at.is_some_and(|at| at <= now) {

@@ -1,8 +1,7 @@
 //! What a synchronized connection sends.
 
 use super::connection::{AckDue, Connection};
-use super::options::Writer;
-use super::receiver::MOST_BLOCKS;
+use super::options::{MOST_BLOCKS, Writer};
 use super::segment::{self, HEADER, Header};
 use super::sender::Piece;
 use super::seq::Seq;
