@@ -211,12 +211,16 @@ impl<C: Callbacks> Engine<C> {
 
     /// The verdict on a flow for which `flow_new` said [`Verdict::Wait`].
     ///
+    /// On a flow of datagrams (UDP, ICMP echo) the application may change its mind:
+    /// accept once more gives it other options, and refuse tells the peer that what
+    /// it sends reaches nobody.
+    ///
     /// Calls back: `l3_tx`, `flow_event`.
     ///
     /// # Errors
     ///
-    /// [`Error::Flow`] when the flow has ended or has its verdict, or an option is
-    /// outside of its bounds.
+    /// [`Error::Flow`] when the flow has ended, or is a TCP flow that has its verdict,
+    /// or an option is outside of its bounds.
     pub fn flow_verdict(
         &mut self,
         now: Instant,

@@ -51,6 +51,8 @@ pub mod netns;
 pub mod record;
 #[cfg(feature = "replay")]
 pub mod replay;
+#[cfg(all(feature = "stack", unix))]
+pub mod stack;
 #[cfg(feature = "tun")]
 pub mod tun;
 

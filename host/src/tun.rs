@@ -96,7 +96,7 @@ pub use other::Tun;
 #[cfg(target_os = "linux")]
 mod linux {
     use std::io::{self, ErrorKind};
-    use std::os::fd::{AsRawFd, BorrowedFd};
+    use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
     use std::thread;
     use std::time::Duration;
 
@@ -119,13 +119,44 @@ mod linux {
         /// Makes the interface, or takes an existing one that nobody holds, gives
         /// it its addresses, and brings it up.
         pub fn new(configuration: &Configuration) -> Result<Self, Error> {
+            Self::make(configuration, false)
+        }
+
+        /// As [`new`](Self::new), with several queues, for an engine each: the kernel
+        /// keeps a flow to one of them. At least one, at most 256 (the kernel's bound).
+        pub fn queues(configuration: &Configuration, queues: usize) -> Result<Vec<Self>, Error> {
+            let first = Self::make(configuration, queues > 1)?;
+            let mut all = Vec::new();
+            for number in 1..queues {
+                let another = first.device.try_clone().and_then(|device| {
+                    device.set_nonblocking(true)?;
+                    Ok(device)
+                });
+                let device = another.map_err(|source| Error::Io {
+                    doing: format!("make queue {} of {}", number + 1, configuration.name),
+                    source,
+                })?;
+                all.push(Self {
+                    device,
+                    mtu: configuration.mtu,
+                    out_of_buffers: false,
+                });
+            }
+            all.insert(0, first);
+            Ok(all)
+        }
+
+        fn make(configuration: &Configuration, multi_queue: bool) -> Result<Self, Error> {
             check(configuration)?;
             let Configuration {
                 name,
                 addresses,
                 mtu,
             } = configuration;
-            let mut builder = DeviceBuilder::new().name(name.as_str()).mtu(*mtu);
+            let mut builder = DeviceBuilder::new()
+                .name(name.as_str())
+                .mtu(*mtu)
+                .multi_queue(multi_queue);
             for cidr in addresses {
                 builder = match cidr.address {
                     std::net::IpAddr::V4(address) => builder.ipv4(address, cidr.prefix, None),
@@ -220,12 +251,9 @@ mod linux {
             }
             let mut wanted = PollFlags::IN;
             wanted.set(PollFlags::OUT, want_room);
-            // SAFETY: the descriptor lives as long as `self.device`, which this
-            // borrow outlives.
-            let descriptor = unsafe { BorrowedFd::borrow_raw(self.device.as_raw_fd()) };
             let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
             match poll(
-                &mut [PollFd::from_borrowed_fd(descriptor, wanted)],
+                &mut [PollFd::from_borrowed_fd(self.as_fd(), wanted)],
                 timeout.as_ref(),
             ) {
                 Ok(_) | Err(Errno::INTR) => Ok(()),
@@ -235,6 +263,14 @@ mod linux {
 
         fn mtu(&self) -> usize {
             self.mtu.into()
+        }
+    }
+
+    impl AsFd for Tun {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            // SAFETY: the descriptor lives as long as `self.device`, which this
+            // borrow does not outlive.
+            unsafe { BorrowedFd::borrow_raw(self.device.as_raw_fd()) }
         }
     }
 
@@ -262,6 +298,11 @@ mod other {
     impl Tun {
         /// Always [`Error::System`].
         pub fn new(_configuration: &Configuration) -> Result<Self, Error> {
+            Err(Error::System)
+        }
+
+        /// Always [`Error::System`].
+        pub fn queues(_configuration: &Configuration, _queues: usize) -> Result<Vec<Self>, Error> {
             Err(Error::System)
         }
     }

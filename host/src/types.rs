@@ -160,6 +160,22 @@ pub struct FlowOptions {
     pub user_timeout: Option<Duration>,
 }
 
+impl FlowOptions {
+    /// With each number brought to the nearest bound.
+    #[cfg(feature = "stack")]
+    pub(crate) fn clamped(self) -> Self {
+        const LEAST: Duration = Duration::from_millis(100);
+        const MOST: Duration = Duration::from_secs(7 * 24 * 3600);
+        let within = |timeout: Duration| timeout.clamp(LEAST, MOST);
+        Self {
+            nagle: self.nagle,
+            keep_alive: self.keep_alive.map(|time| time.max(Duration::from_secs(1))),
+            idle_timeout: self.idle_timeout.map(within),
+            user_timeout: self.user_timeout.map(within),
+        }
+    }
+}
+
 /// The host's answer to a new flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {

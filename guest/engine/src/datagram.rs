@@ -7,6 +7,7 @@ use core::time::Duration;
 use smoltcp::wire::{IpProtocol, UdpPacket};
 
 use crate::checksum::Sum;
+use crate::config::Config;
 use crate::counters::DropReason;
 use crate::icmp;
 use crate::ip::{self, IpPacket};
@@ -79,20 +80,36 @@ pub(crate) struct DatagramFlow {
 }
 
 impl DatagramFlow {
-    pub(crate) fn new(turn: &Turn<'_>, protocol: Protocol, options: &FlowOptions) -> Self {
-        let idle_timeout = match protocol {
-            Protocol::IcmpEcho => turn.config.icmp_idle_timeout,
-            Protocol::Udp | Protocol::Tcp => turn.config.udp_idle_timeout,
-        };
-        Self {
-            idle_timeout_ns: nanoseconds(options.idle_timeout.unwrap_or(idle_timeout)),
-            moved: turn.now,
+    pub(crate) fn new(
+        now: Instant,
+        config: &Config,
+        protocol: Protocol,
+        options: &FlowOptions,
+    ) -> Self {
+        let mut flow = Self {
+            idle_timeout_ns: 0,
+            moved: now,
             wants_room: false,
             path_mtu: u16::MAX,
             narrow_until: Instant(0),
             bytes_received: 0,
             bytes_sent: 0,
-        }
+        };
+        flow.set_options(config, protocol, options);
+        flow
+    }
+
+    pub(crate) fn set_options(
+        &mut self,
+        config: &Config,
+        protocol: Protocol,
+        options: &FlowOptions,
+    ) {
+        let idle_timeout = options.idle_timeout.unwrap_or(match protocol {
+            Protocol::IcmpEcho => config.icmp_idle_timeout,
+            Protocol::Udp | Protocol::Tcp => config.udp_idle_timeout,
+        });
+        self.idle_timeout_ns = nanoseconds(idle_timeout);
     }
 
     /// Delivers one datagram.

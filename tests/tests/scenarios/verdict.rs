@@ -207,6 +207,52 @@ fn datagrams_before_the_verdict_are_dropped_and_counted() {
 }
 
 #[test]
+fn an_accepted_datagram_flow_can_be_refused_when_its_way_on_was() {
+    on_both_families(config(), |scene, family| {
+        scene.rx(udp(family.peer(5000), family.local(53), b"query"));
+        let (flow, _) = scene.announced();
+        assert_eq!(scene.datagrams(flow), [b"query"]);
+        let refuse = Verdict::Refuse(Refusal::HostUnreachable);
+        scene.verdict(flow, refuse).unwrap();
+        let message = scene.packet().icmp();
+        let (header, code) = match family {
+            Family::V4 => (20, (3, 1)),
+            Family::V6 => (40, (1, 3)),
+        };
+        assert_eq!((message.kind, message.code), code);
+        let quoted = &message.payload[header..];
+        assert_eq!(quoted[..2], 5000u16.to_be_bytes());
+        assert_eq!(quoted[2..4], 53u16.to_be_bytes());
+        scene.expect_closed(flow, CloseReason::Aborted);
+    });
+}
+
+#[test]
+fn an_accepted_datagram_flow_can_be_given_other_options() {
+    on_both_families(config(), |scene, family| {
+        scene.rx(udp(family.peer(5000), family.local(53), b"query"));
+        let (flow, _) = scene.announced();
+        scene.datagrams(flow);
+        let accept = |seconds| {
+            Verdict::Accept(FlowOptions {
+                idle_timeout: Some(Duration::from_secs(seconds)),
+                ..FlowOptions::default()
+            })
+        };
+        scene.verdict(flow, accept(5)).unwrap();
+        assert_eq!(
+            scene.verdict(flow, accept(1_000_000)),
+            Err(FlowError::BadOption)
+        );
+        scene.silence();
+        scene.wait(Duration::from_secs(4));
+        scene.expect_events(flow, &[]);
+        scene.wait(Duration::from_secs(1));
+        scene.expect_closed(flow, CloseReason::TimedOut(Timer::Idle));
+    });
+}
+
+#[test]
 fn a_waiting_datagram_flow_times_out_after_the_last_datagram() {
     on_both_families(config(), |scene, family| {
         scene.verdict_on_new(Verdict::Wait);

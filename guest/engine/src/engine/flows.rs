@@ -75,11 +75,14 @@ impl Engine {
         }
     }
 
-    /// The slot of the flow that may be given this verdict.
+    /// The slot of the flow that may be given this verdict: one that waits, or one of
+    /// datagrams, on which the host may change its mind.
     pub(super) fn may_decide(&self, flow: FlowId, verdict: &Verdict) -> Result<u32, FlowError> {
         let slot = self.flows.slot_of(flow).ok_or(FlowError::UnknownFlow)?;
-        if self.decided(flow).is_ok() {
-            return Err(FlowError::AlreadyDecided);
+        match self.flows.flow(slot).map(|flow| &flow.kind) {
+            Some(Kind::Waiting(_) | Kind::Datagram(_)) => {}
+            Some(Kind::Tcp(_)) => return Err(FlowError::AlreadyDecided),
+            None => return Err(FlowError::UnknownFlow),
         }
         match verdict {
             Verdict::Accept(options) if !options.in_bounds() => Err(FlowError::BadOption),
@@ -87,15 +90,18 @@ impl Engine {
         }
     }
 
-    /// A late verdict on a flow that waits for it.
+    /// A late verdict on a flow that waits for it, or another one on a flow of
+    /// datagrams.
     pub(super) fn decide(&mut self, slot: u32, verdict: Verdict, callbacks: &mut dyn Callbacks) {
         let Some(flow) = self.flows.flow(slot) else {
             return;
         };
-        let Kind::Waiting(Waiting { syn, .. }) = flow.kind else {
-            return;
-        };
         let tuple = flow.tuple;
+        let syn = match flow.kind {
+            Kind::Waiting(Waiting { syn, .. }) => syn,
+            Kind::Datagram(_) => None,
+            Kind::Tcp(_) => return,
+        };
         match verdict {
             Verdict::Accept(options) => self.accept(slot, &options, callbacks),
             Verdict::Wait => {}
@@ -108,20 +114,27 @@ impl Engine {
         }
     }
 
-    /// Makes a waiting flow a real one, if there is memory for it.
+    /// Makes a waiting flow a real one, if there is memory for it. A flow of
+    /// datagrams that is one already has these options from here.
     pub(super) fn accept(
         &mut self,
         slot: u32,
         options: &FlowOptions,
         callbacks: &mut dyn Callbacks,
     ) {
-        let Some(flow) = self.flows.flow(slot) else {
-            return;
-        };
-        let Kind::Waiting(Waiting { syn, .. }) = flow.kind else {
+        let config = &self.common.config;
+        let Some(flow) = self.flows.flow_mut(slot) else {
             return;
         };
         let tuple = flow.tuple;
+        let syn = match &mut flow.kind {
+            Kind::Waiting(Waiting { syn, .. }) => *syn,
+            Kind::Datagram(datagrams) => {
+                datagrams.set_options(config, tuple.protocol, options);
+                return self.touch(slot);
+            }
+            Kind::Tcp(_) => return,
+        };
         let kind = match syn {
             Some(_) if !self.has_memory(TcpFlow::RECORD) => {
                 self.common.counters.flows_out_of_memory += 1;
@@ -135,11 +148,8 @@ impl Engine {
             }
             None => {
                 self.leave_half_open(slot);
-                Kind::Datagram(DatagramFlow::new(
-                    &self.common.turn(callbacks),
-                    tuple.protocol,
-                    options,
-                ))
+                let (now, config) = (self.common.now, &self.common.config);
+                Kind::Datagram(DatagramFlow::new(now, config, tuple.protocol, options))
             }
         };
         if let Some(flow) = self.flows.flow_mut(slot) {
@@ -218,7 +228,8 @@ impl Engine {
         let kind = match tuple.protocol {
             Protocol::Tcp => Kind::Tcp(TcpFlow::open(&mut turn, tuple, options)),
             Protocol::Udp | Protocol::IcmpEcho => {
-                Kind::Datagram(DatagramFlow::new(&turn, tuple.protocol, options))
+                let (now, config) = (turn.now, turn.config);
+                Kind::Datagram(DatagramFlow::new(now, config, tuple.protocol, options))
             }
         };
         let slot = self.insert(tuple, kind);

@@ -177,7 +177,7 @@ impl Engine {
         self.end(callbacks)
     }
 
-    /// The verdict on a flow that waits for it.
+    /// The verdict on a flow that waits for it, or another one on a flow of datagrams.
     ///
     /// # Errors
     ///

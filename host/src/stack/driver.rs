@@ -1,0 +1,379 @@
+//! The task that drives one engine: packets in, data out; data in, packets out.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::coop;
+use tokio::time::Sleep;
+
+use super::border::Border;
+use super::device::PacketDevice;
+use super::error::refused;
+use super::flow::Flow;
+use super::inbox::Inbox;
+use super::metrics::Metrics;
+use super::queue::Queue;
+use crate::{
+    Batch, Engine, Error, FiveTuple, FlowId, FlowOptions, Instant, Protocol, Sent, Verdict,
+};
+
+/// How long the end waits for a device that takes no packets.
+const LONGEST_FLUSH: Duration = Duration::from_secs(1);
+
+/// What a [`Stack`](super::Stack) asks of a driver.
+#[derive(Debug)]
+pub(super) enum Request {
+    Open {
+        tuple: FiveTuple,
+        options: FlowOptions,
+        reply: oneshot::Sender<io::Result<Arc<Flow>>>,
+    },
+    Metrics(oneshot::Sender<Metrics>),
+    /// Reset all flows and end.
+    Shutdown(oneshot::Sender<()>),
+}
+
+/// One engine with its device.
+pub(super) struct Driver<D: PacketDevice> {
+    engine: Engine<Border<D>>,
+    inbox: Arc<Inbox>,
+    requests: mpsc::Receiver<Request>,
+    request: Option<Request>,
+    /// Nobody can ask for anything any more.
+    orphaned: bool,
+    start: tokio::time::Instant,
+    /// When the engine wants `l4_poll`.
+    deadline: Option<Instant>,
+    timer: Pin<Box<Sleep>>,
+    batch: Batch,
+    /// The flows of this turn, kept for its memory.
+    attended: Vec<FlowId>,
+}
+
+impl<D: PacketDevice> Driver<D> {
+    /// To be called within a tokio runtime.
+    pub(super) fn new(engine: Engine<Border<D>>, requests: mpsc::Receiver<Request>) -> Self {
+        let start = tokio::time::Instant::now();
+        Self {
+            inbox: Arc::clone(&engine.callbacks().inbox),
+            engine,
+            requests,
+            request: None,
+            orphaned: false,
+            start,
+            deadline: None,
+            timer: Box::pin(tokio::time::sleep_until(start)),
+            batch: Batch::new(),
+            attended: Vec::new(),
+        }
+    }
+
+    /// Drives until asked to end, or until nobody holds the stack nor a flow of it.
+    /// A trap of the guest ends the flows that live and not the service.
+    ///
+    /// # Errors
+    ///
+    /// The device's, or the engine's beyond what a new instance mends.
+    pub(super) async fn run(mut self) -> io::Result<()> {
+        loop {
+            poll_fn(|cx| self.poll_ready(cx)).await?;
+            if let Some(ended) = self.turn().map_err(io::Error::other)? {
+                // The peers may be told as long as the device takes packets at all.
+                let flushed = poll_fn(|cx| self.poll_flushed(cx));
+                let _ = tokio::time::timeout(LONGEST_FLUSH, flushed).await;
+                let _ = ended.send(());
+                return Ok(());
+            }
+            let border = self.engine.callbacks();
+            if self.orphaned && border.is_idle() && border.device.is_alone() {
+                return Ok(());
+            }
+            coop::consume_budget().await;
+        }
+    }
+
+    /// Ready when there is something to do.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let border = self.engine.callbacks_mut();
+        let mut is_ready = false;
+        if border.device_full && border.device.poll_room(cx)?.is_ready() {
+            border.device_full = false;
+            // What was refused is offered again by the next call: this one.
+            self.deadline = Some(Instant(0));
+        }
+        if let Poll::Ready(result) = border.device.poll_flush(cx) {
+            result?;
+        }
+        if border.device.poll_receive(cx, &mut self.batch)?.is_ready() {
+            is_ready = true;
+        }
+        is_ready |= self.inbox.poll(cx).is_ready();
+        is_ready |= self.poll_request(cx);
+        is_ready |= self.poll_deadline(cx);
+        match is_ready {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
+        }
+    }
+
+    /// Ready when the engine has nothing left to send and the device has sent it.
+    fn poll_flushed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.engine.callbacks().device_full {
+            let border = self.engine.callbacks_mut();
+            ready!(border.device.poll_room(cx))?;
+            border.device_full = false;
+            let now = self.now();
+            let deadline = self.engine.l4_poll(now);
+            self.note(now, deadline).map_err(io::Error::other)?;
+        }
+        self.engine.callbacks_mut().device.poll_flush(cx)
+    }
+
+    fn poll_request(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.orphaned {
+            return false;
+        }
+        match self.requests.poll_recv(cx) {
+            Poll::Ready(Some(request)) => self.request = Some(request),
+            Poll::Ready(None) => self.orphaned = true,
+            Poll::Pending => return false,
+        }
+        true
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(deadline) = self.deadline else {
+            return false;
+        };
+        let due = self.start + (deadline - Instant(0));
+        if self.timer.deadline() != due {
+            self.timer.as_mut().reset(due);
+        }
+        self.timer.as_mut().poll(cx).is_ready()
+    }
+
+    fn now(&self) -> Instant {
+        Instant(0) + self.start.elapsed()
+    }
+
+    /// Once around: packets in, data out, housekeeping. Says who asked for the end.
+    fn turn(&mut self) -> Result<Option<oneshot::Sender<()>>, Error> {
+        let now = self.now();
+        if !self.batch.is_empty() {
+            let deadline = self.engine.l3_rx(now, &self.batch);
+            self.batch.clear();
+            self.note(now, deadline)?;
+        }
+        if self.deadline.is_some_and(|deadline| deadline <= now) {
+            let deadline = self.engine.l4_poll(now);
+            self.note(now, deadline)?;
+        }
+        self.attend_all(now)?;
+        match self.request.take() {
+            Some(request) => self.answer(now, request),
+            None => Ok(None),
+        }
+    }
+
+    fn attend_all(&mut self, now: Instant) -> Result<(), Error> {
+        let mut attended = std::mem::take(&mut self.attended);
+        self.inbox.take(&mut attended);
+        for id in attended.drain(..) {
+            if let Some(flow) = self.engine.callbacks().flow(id) {
+                self.attend(now, &flow)?;
+            }
+        }
+        self.attended = attended;
+        Ok(())
+    }
+
+    /// Does for one flow what its application wants.
+    fn attend(&mut self, now: Instant, flow: &Flow) -> Result<(), Error> {
+        let work = flow.take_work();
+        if let Some(verdict) = work.verdict {
+            self.count(&verdict);
+            let deadline = self.engine.flow_verdict(now, flow.id, verdict);
+            self.note(now, deadline)?;
+        }
+        if work.abort {
+            let deadline = self.engine.flow_abort(now, flow.id);
+            return self.note(now, deadline);
+        }
+        if work.resume {
+            let deadline = self.engine.flow_resume(now, flow.id);
+            self.note(now, deadline)?;
+        }
+        let rest = self.send(now, flow, work.outgoing)?;
+        if flow.sent(rest) {
+            let deadline = self.engine.flow_finish(now, flow.id);
+            self.note(now, deadline)?;
+        }
+        for inquiry in work.inquiries {
+            match self.engine.flow_info(flow.id) {
+                Ok(info) => drop(inquiry.send(info)),
+                Err(error) => self.note(now, Err(error))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends until nothing is left or the engine takes no more. Returns what is left.
+    fn send(&mut self, now: Instant, flow: &Flow, mut queue: Queue) -> Result<Queue, Error> {
+        while !queue.is_empty() {
+            let all = match flow.tuple.protocol {
+                Protocol::Tcp => self.send_stream(now, flow.id, &mut queue)?,
+                Protocol::Udp | Protocol::IcmpEcho => {
+                    self.send_datagram(now, flow.id, &mut queue)?
+                }
+            };
+            if !all {
+                break;
+            }
+        }
+        Ok(queue)
+    }
+
+    /// Says whether all of the piece was taken.
+    fn send_stream(&mut self, now: Instant, id: FlowId, queue: &mut Queue) -> Result<bool, Error> {
+        let piece = queue.front();
+        let length = piece.len();
+        let sent = self.engine.l4_tx(now, id, piece);
+        match self.note_sent(now, sent)? {
+            Some(taken) => {
+                queue.advance(taken);
+                Ok(taken == length)
+            }
+            // The flow is ending, and the data with it.
+            None => {
+                queue.clear();
+                Ok(true)
+            }
+        }
+    }
+
+    /// Says whether the datagram is done with.
+    fn send_datagram(
+        &mut self,
+        now: Instant,
+        id: FlowId,
+        queue: &mut Queue,
+    ) -> Result<bool, Error> {
+        let Some((data, datagram)) = queue.front_datagram() else {
+            return Ok(true);
+        };
+        let sent = match datagram.source {
+            None => self.engine.l4_tx(now, id, data),
+            Some(source) => self.engine.l4_tx_from(now, id, source, data),
+        };
+        match self.note_sent(now, sent)? {
+            Some(taken) if taken < datagram.length => return Ok(false),
+            Some(_) => {}
+            None => self.engine.callbacks_mut().tally.datagrams_refused += 1,
+        }
+        queue.advance_datagram();
+        Ok(true)
+    }
+
+    /// How much was taken; `None` when the flow takes nothing any more.
+    fn note_sent(
+        &mut self,
+        now: Instant,
+        sent: Result<Sent, Error>,
+    ) -> Result<Option<usize>, Error> {
+        match sent {
+            Ok(Sent { taken, deadline }) => {
+                self.deadline = deadline;
+                Ok(Some(taken))
+            }
+            Err(error) => self.note(now, Err(error)).map(|()| None),
+        }
+    }
+
+    /// Keeps the deadline of a call. After a trap the new instance is asked for its
+    /// own at once. A refusal concerns one flow, not the service: it is ending, and
+    /// the event that says so has come or will.
+    fn note(&mut self, now: Instant, result: Result<Option<Instant>, Error>) -> Result<(), Error> {
+        match result {
+            Ok(deadline) => self.deadline = deadline,
+            Err(error @ Error::Trap { .. }) => {
+                tracing::warn!(%error, "the engine was restarted");
+                self.engine.callbacks_mut().tally.restarts += 1;
+                self.deadline = Some(now);
+            }
+            Err(Error::Flow(error)) => {
+                tracing::debug!(error = error.name(), "a flow's call was refused");
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, verdict: &Verdict) {
+        let tally = &mut self.engine.callbacks_mut().tally;
+        match verdict {
+            Verdict::Accept(_) => tally.accepted += 1,
+            Verdict::Refuse(_) => tally.refused += 1,
+            Verdict::Drop => tally.ignored += 1,
+            Verdict::Wait => {}
+        }
+    }
+
+    fn answer(
+        &mut self,
+        now: Instant,
+        request: Request,
+    ) -> Result<Option<oneshot::Sender<()>>, Error> {
+        match request {
+            Request::Open {
+                tuple,
+                options,
+                reply,
+            } => self.open(now, tuple, options, reply)?,
+            Request::Metrics(reply) => {
+                let engine = self.engine.counters()?;
+                let border = self.engine.callbacks();
+                let mut tally = border.tally;
+                tally.packets_not_handed_over = border.device.lost;
+                let _ = reply.send(Metrics::of(engine, tally));
+            }
+            Request::Shutdown(reply) => {
+                for id in self.engine.callbacks().ids() {
+                    let deadline = self.engine.flow_abort(now, id);
+                    self.note(now, deadline)?;
+                }
+                return Ok(Some(reply));
+            }
+        }
+        Ok(None)
+    }
+
+    fn open(
+        &mut self,
+        now: Instant,
+        tuple: FiveTuple,
+        options: FlowOptions,
+        reply: oneshot::Sender<io::Result<Arc<Flow>>>,
+    ) -> Result<(), Error> {
+        let result = match self.engine.flow_open(now, &tuple, options) {
+            Ok((id, deadline)) => {
+                self.deadline = deadline;
+                Ok(self.engine.callbacks_mut().add(id, tuple))
+            }
+            Err(error @ Error::Open(_)) => Err(refused(error)),
+            Err(error) => {
+                self.note(now, Err(error))?;
+                Err(io::ErrorKind::ConnectionReset.into())
+            }
+        };
+        // The task that asked may have gone: then nobody wants the flow.
+        if let Err(Ok(flow)) = reply.send(result) {
+            flow.abort();
+        }
+        Ok(())
+    }
+}
