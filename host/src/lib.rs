@@ -48,6 +48,8 @@ pub mod device;
 pub mod echo;
 #[cfg(all(feature = "tun", target_os = "linux"))]
 pub mod netns;
+#[cfg(all(feature = "proxy", target_os = "linux"))]
+pub mod proxy;
 pub mod record;
 #[cfg(feature = "replay")]
 pub mod replay;

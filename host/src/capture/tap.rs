@@ -59,6 +59,13 @@ fn now() -> u64 {
     })
 }
 
+#[cfg(unix)]
+impl<D: std::os::fd::AsFd, W> std::os::fd::AsFd for Tap<D, W> {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.device.as_fd()
+    }
+}
+
 impl<D: Device, W: Write> Device for Tap<D, W> {
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.check()?;

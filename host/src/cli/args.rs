@@ -9,6 +9,9 @@ use l3l4_host::replay::Side;
 use l3l4_host::tun::Cidr;
 use tracing::level_filters::LevelFilter;
 
+#[cfg(target_os = "linux")]
+use super::proxy::ProxyArgs;
+
 /// Packet in, data out; data in, packet out: a TCP/IP engine as a WebAssembly
 /// component, and a host to run it.
 #[derive(Debug, Parser)]
@@ -26,6 +29,7 @@ Examples:
   l3l4 demo                                    see it work, without root
   sudo l3l4 echo --tun l3l4 --address 10.9.0.1/24 -v
   nc 10.9.0.77 4242                            … and in another terminal
+  sudo l3l4 proxy --tun l3l4 --address 10.9.0.1/24 --proxy socks5://127.0.0.1:1080
   l3l4 component --output l3l4.wasm            for a host of your own
   l3l4 replay capture.pcapng --streams out     what every flow received, as files
 
@@ -38,6 +42,8 @@ Exit status:
 pub(crate) enum Command {
     Demo(DemoArgs),
     Echo(EchoArgs),
+    #[cfg(target_os = "linux")]
+    Proxy(Box<ProxyArgs>),
     Replay(ReplayArgs),
     Component(ComponentArgs),
 }

@@ -7,6 +7,8 @@ mod echo;
 mod logging;
 mod pcap;
 mod progress;
+#[cfg(target_os = "linux")]
+mod proxy;
 mod replay;
 mod totals;
 mod units;
@@ -25,6 +27,8 @@ pub(crate) fn main() -> ExitCode {
     let result = match &args.command {
         Command::Demo(options) => demo::run(options),
         Command::Echo(options) => echo::run(options),
+        #[cfg(target_os = "linux")]
+        Command::Proxy(options) => proxy::run(options),
         Command::Replay(options) => replay::run(options),
         Command::Component(options) => component::run(options),
     };

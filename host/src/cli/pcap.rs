@@ -1,6 +1,7 @@
 //! `--pcap FILE`, of every command that has a device.
 
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use anyhow::Context;
@@ -31,4 +32,17 @@ impl Pcap {
             None => Box::new(device),
         }
     }
+
+    /// As [`watch`](Self::watch), for a device whose descriptor is waited for.
+    pub(super) fn watch_polled(self, device: impl Polled + 'static) -> Box<dyn Polled> {
+        match self.0 {
+            Some(writer) => Box::new(Tap::new(device, writer)),
+            None => Box::new(device),
+        }
+    }
 }
+
+/// A device whose descriptor tells when it is ready.
+pub(super) trait Polled: Device + AsFd + Send {}
+
+impl<D: Device + AsFd + Send> Polled for D {}
