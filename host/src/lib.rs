@@ -53,6 +53,8 @@ pub mod proxy;
 pub mod record;
 #[cfg(feature = "replay")]
 pub mod replay;
+#[cfg(all(feature = "sandbox", target_os = "linux"))]
+pub mod sandbox;
 #[cfg(all(feature = "stack", unix))]
 pub mod stack;
 #[cfg(feature = "tun")]

@@ -35,13 +35,27 @@ pub enum Error {
 /// user namespace otherwise. Root gets along without one where users may not
 /// make any.
 pub fn enter() -> Result<(), Error> {
+    unshare_as(|_, _| (0, 0), UnshareFlags::NEWNET)
+}
+
+/// As [`enter`], with a mount namespace too, and without becoming another: inside,
+/// the user and the group are what they were. The rights there last until a program
+/// is executed, unless the user is root.
+pub fn enter_as_self() -> Result<(), Error> {
+    let what = UnshareFlags::NEWNET | UnshareFlags::NEWNS;
+    unshare_as(|user, group| (user, group), what)
+}
+
+/// `inside` says who this user and this group are in the user namespace.
+fn unshare_as(inside: impl Fn(u32, u32) -> (u32, u32), what: UnshareFlags) -> Result<(), Error> {
     // Inside the new namespace, before the mapping, these are `nobody`.
     let (user, group) = (geteuid(), getegid());
-    match unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNET) {
-        Ok(()) => become_root_inside(user.as_raw(), group.as_raw()),
-        Err(_) if user.is_root() => {
-            unshare(UnshareFlags::NEWNET).map_err(|source| Error::Refused { source })
+    match unshare(UnshareFlags::NEWUSER | what) {
+        Ok(()) => {
+            let outside = (user.as_raw(), group.as_raw());
+            map(inside(outside.0, outside.1), outside)
         }
+        Err(_) if user.is_root() => unshare(what).map_err(|source| Error::Refused { source }),
         Err(source) => Err(Error::Refused { source }),
     }
 }
@@ -52,13 +66,20 @@ fn unshare(what: UnshareFlags) -> io::Result<()> {
     unsafe { unshare_unsafe(what) }.map_err(io::Error::from)
 }
 
-/// Maps the user to root of the new user namespace (user_namespaces(7)). The
-/// group's mapping is allowed only once `setgroups` is given up.
-fn become_root_inside(user: u32, group: u32) -> Result<(), Error> {
+/// Says who a user and a group of the outer namespace are in the new one
+/// (user_namespaces(7)). The group's mapping is allowed only once `setgroups` is
+/// given up.
+fn map(inside: (u32, u32), outside: (u32, u32)) -> Result<(), Error> {
     for (path, line) in [
         ("/proc/self/setgroups", "deny".to_owned()),
-        ("/proc/self/uid_map", format!("0 {user} 1")),
-        ("/proc/self/gid_map", format!("0 {group} 1")),
+        (
+            "/proc/self/uid_map",
+            format!("{} {} 1", inside.0, outside.0),
+        ),
+        (
+            "/proc/self/gid_map",
+            format!("{} {} 1", inside.1, outside.1),
+        ),
     ] {
         fs::write(path, line).map_err(|source| Error::Identity { path, source })?;
     }

@@ -96,7 +96,7 @@ pub use other::Tun;
 #[cfg(target_os = "linux")]
 mod linux {
     use std::io::{self, ErrorKind};
-    use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+    use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
     use std::thread;
     use std::time::Duration;
 
@@ -173,6 +173,25 @@ mod linux {
             Ok(Self {
                 device,
                 mtu: *mtu,
+                out_of_buffers: false,
+            })
+        }
+
+        /// The device of a descriptor that another process made as [`Tun::new`] does
+        /// (a descriptor of /dev/net/tun, with IFF_NO_PI and without IFF_VNET_HDR), and
+        /// sent here. The interface may be in another network namespace.
+        pub fn from_fd(descriptor: OwnedFd, mtu: u16) -> Result<Self, Error> {
+            let wrong = |source| Error::Io {
+                doing: "take over a TUN device".to_owned(),
+                source,
+            };
+            // SAFETY: the descriptor is open and given away here. Of another file than a
+            // TUN device it would give errors and odd packets, and no more.
+            let device = unsafe { SyncDevice::from_fd(descriptor.into_raw_fd()) }.map_err(wrong)?;
+            device.set_nonblocking(true).map_err(wrong)?;
+            Ok(Self {
+                device,
+                mtu,
                 out_of_buffers: false,
             })
         }

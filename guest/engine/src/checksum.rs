@@ -47,6 +47,19 @@ impl Sum {
         self.join(blocks + sum_of_few(rest), from.len())
     }
 
+    /// As `copy`, to two places.
+    pub(crate) fn copy_twice(self, to: &mut [u8], also: &mut [u8], from: &[u8]) -> Self {
+        debug_assert_eq!(to.len(), from.len(), "the copy is whole");
+        debug_assert_eq!(also.len(), from.len(), "the copy is whole");
+        let (blocks, rest) = from.as_chunks();
+        let (to_blocks, to_rest) = to.as_chunks_mut();
+        let (also_blocks, also_rest) = also.as_chunks_mut();
+        let blocks = copy_blocks_twice(to_blocks, also_blocks, blocks);
+        to_rest.copy_from_slice(rest);
+        also_rest.copy_from_slice(rest);
+        self.join(blocks + sum_of_few(rest), from.len())
+    }
+
     /// Adds what another sum began with the bytes that follow.
     pub(crate) fn then(self, other: Self) -> Self {
         self.join(other.sum, usize::from(other.odd))
@@ -84,20 +97,25 @@ impl Sum {
 
 /// Bytes that are summed up at once.
 const BLOCK: usize = 32;
-/// The same in words of 32 bits.
-const WORDS: usize = BLOCK / 4;
+/// The same where they are stored twice: the longer loop keeps more stores under way (a
+/// seventh of the time of a segment of 64 KiB).
+const LONG_BLOCK: usize = 64;
 
 /// The sums of a block's words of 32 bits, and of their upper halves: what the
 /// compiler makes of it are vector instructions (SSE2, simd128 in the component),
 /// four for 16 bytes.
-#[derive(Default)]
-struct Lanes {
+struct Lanes<const WORDS: usize> {
     /// Modulo 2^32.
     all: [u32; WORDS],
     upper: [u32; WORDS],
 }
 
-impl Lanes {
+impl<const WORDS: usize> Lanes<WORDS> {
+    const ZERO: Self = Self {
+        all: [0; WORDS],
+        upper: [0; WORDS],
+    };
+
     /// 2^16 blocks, 2 MiB, do not overflow the upper halves' sums.
     fn add(&mut self, words: [u32; WORDS]) {
         for ((all, upper), word) in self.all.iter_mut().zip(&mut self.upper).zip(words) {
@@ -121,9 +139,9 @@ impl Lanes {
 /// A function of its own: the sums of headers around it are a few instructions.
 #[inline(never)]
 fn sum_of_blocks(blocks: &[[u8; BLOCK]]) -> u64 {
-    let mut lanes = Lanes::default();
+    let mut lanes = Lanes::ZERO;
     for block in blocks {
-        lanes.add(words(block));
+        lanes.add(words::<{ BLOCK / 4 }>(block));
     }
     lanes.sum()
 }
@@ -132,19 +150,39 @@ fn sum_of_blocks(blocks: &[[u8; BLOCK]]) -> u64 {
 /// Inlined it takes twice as many instructions.
 #[inline(never)]
 fn copy_blocks(to: &mut [[u8; BLOCK]], from: &[[u8; BLOCK]]) -> u64 {
-    let mut lanes = Lanes::default();
+    let mut lanes = Lanes::ZERO;
     for (to, from) in to.iter_mut().zip(from) {
-        let words = words(from);
-        let (to_words, _) = to.as_chunks_mut();
-        for (to, word) in to_words.iter_mut().zip(words) {
-            *to = word.to_le_bytes();
-        }
+        let words = words::<{ BLOCK / 4 }>(from);
+        put(to, words);
         lanes.add(words);
     }
     lanes.sum()
 }
 
-fn words(block: &[u8; BLOCK]) -> [u32; WORDS] {
+#[inline(never)]
+fn copy_blocks_twice(
+    to: &mut [[u8; LONG_BLOCK]],
+    also: &mut [[u8; LONG_BLOCK]],
+    from: &[[u8; LONG_BLOCK]],
+) -> u64 {
+    let mut lanes = Lanes::ZERO;
+    for ((to, also), from) in to.iter_mut().zip(also).zip(from) {
+        let words = words::<{ LONG_BLOCK / 4 }>(from);
+        put(to, words);
+        put(also, words);
+        lanes.add(words);
+    }
+    lanes.sum()
+}
+
+fn put<const WORDS: usize>(block: &mut [u8], words: [u32; WORDS]) {
+    let (block_words, _) = block.as_chunks_mut();
+    for (to, word) in block_words.iter_mut().zip(words) {
+        *to = word.to_le_bytes();
+    }
+}
+
+fn words<const WORDS: usize>(block: &[u8]) -> [u32; WORDS] {
     let (words, _) = block.as_chunks();
     core::array::from_fn(|i| u32::from_le_bytes(words[i]))
 }
@@ -230,6 +268,11 @@ mod tests {
                 to_first.copy_from_slice(pieces[0]);
                 to_third.copy_from_slice(pieces[2]);
                 assert_eq!(to[..], data[..]);
+                let (mut one, mut other) = ([0; 300], [0; 300]);
+                let (one, other) = (&mut one[first..], &mut other[first..]);
+                let rest = Sum::default().copy_twice(one, other, &data[first..]);
+                assert_eq!(added.then(rest).finish(), whole);
+                assert_eq!((&*one, &*other), (&data[first..], &data[first..]));
             }
         }
     }

@@ -39,7 +39,39 @@ pub(crate) fn sooner(one: Option<Instant>, other: Option<Instant>) -> Option<Ins
 
 /// A length of time in nanoseconds, saturating at `u64::MAX`.
 pub(crate) fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+    const SECOND: u64 = 1_000_000_000;
+    // Without a product of 128 bits, which wasm has no instruction for.
+    match duration.as_secs() < u64::MAX / SECOND {
+        true => duration.as_secs() * SECOND + u64::from(duration.subsec_nanos()),
+        false => u64::MAX,
+    }
+}
+
+/// A length of time in one word of nanoseconds: what every packet is timed with is not
+/// divided into seconds first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Span(pub(crate) u64);
+
+impl Span {
+    pub(crate) const fn milliseconds(milliseconds: u32) -> Self {
+        Self(milliseconds as u64 * 1_000_000)
+    }
+}
+
+impl Add<Span> for Instant {
+    type Output = Self;
+
+    /// Saturates at the end of the clock.
+    fn add(self, rhs: Span) -> Self {
+        Self(self.0.saturating_add(rhs.0))
+    }
+}
+
+impl Instant {
+    /// Zero when `earlier` is later.
+    pub(crate) fn since(self, earlier: Self) -> Span {
+        Span(self.0.saturating_sub(earlier.0))
+    }
 }
 
 /// Names one flow for as long as it lives.

@@ -1,5 +1,6 @@
 //! What the command line can say.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -10,7 +11,7 @@ use l3l4_host::tun::Cidr;
 use tracing::level_filters::LevelFilter;
 
 #[cfg(target_os = "linux")]
-use super::proxy::ProxyArgs;
+use super::proxy::{ProxyArgs, options::ProxyOptions};
 
 /// Packet in, data out; data in, packet out: a TCP/IP engine as a WebAssembly
 /// component, and a host to run it.
@@ -30,6 +31,7 @@ Examples:
   sudo l3l4 echo --tun l3l4 --address 10.9.0.1/24 -v
   nc 10.9.0.77 4242                            … and in another terminal
   sudo l3l4 proxy --tun l3l4 --address 10.9.0.1/24 --proxy socks5://127.0.0.1:1080
+  l3l4 run -- curl https://example.org/        a program whose only network is the engine
   l3l4 component --output l3l4.wasm            for a host of your own
   l3l4 replay capture.pcapng --streams out     what every flow received, as files
 
@@ -46,6 +48,11 @@ pub(crate) enum Command {
     Proxy(Box<ProxyArgs>),
     Replay(ReplayArgs),
     Component(ComponentArgs),
+    #[cfg(target_os = "linux")]
+    Run(RunArgs),
+    #[cfg(target_os = "linux")]
+    #[command(hide = true)]
+    RunInside(RunInsideArgs),
 }
 
 /// Send real traffic through the engine and check every byte of what comes back.
@@ -140,6 +147,78 @@ pub(crate) struct EchoArgs {
     /// Write all packets of the device to a pcapng file, as they pass.
     #[arg(long, value_name = "FILE")]
     pub(crate) pcap: Option<PathBuf>,
+}
+
+/// Run a program in a network of its own, which is the engine.
+///
+/// The program is in a user and network namespace (no root needed) whose only
+/// interface leads to the engine. Every flow that it opens is dialled from here with
+/// real sockets: a connection is accepted when the destination accepted it, and
+/// refused when it was refused. Its names are resolved by this system's name server.
+/// It sees itself as the same user, with the same files; its loopback is its own.
+/// Sockets of the Unix domain that have a path lead out, as all files do.
+///
+/// Signals that are sent here go to the program. Afterwards a summary on standard
+/// error tells what it talked to; standard output is the program's alone.
+#[cfg(target_os = "linux")]
+#[derive(Debug, clap::Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  l3l4 run -- curl https://example.org/
+  l3l4 run --allow 10.0.0.0/8:443 -- ./agent
+  l3l4 run --proxy socks5://127.0.0.1:1080 -- ssh example.org
+  l3l4 run --pcap out.pcapng --record out.l3l4 -- ./test
+  l3l4 run -v -- sh                  every flow, as it comes and goes
+
+Exit status: the program's; 128 and the number of the signal that ended it;
+  125  the namespace, the engine or the proxy failed
+  126  the program cannot be run
+  127  there is no such program"
+)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) proxy: ProxyOptions,
+    /// Bytes of the longest packet. Nobody else sees these packets.
+    #[arg(long, value_name = "BYTES", default_value_t = 65_535, value_parser = clap::value_parser!(u16).range(1280..))]
+    pub(crate) mtu: u16,
+    /// Write all packets of the program to a pcapng file, as they pass.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pcap: Option<PathBuf>,
+    /// Write all that happens at the engine's border to this file, for l3l4 replay.
+    /// It holds every packet in clear.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+    /// Print flows as they come and go.
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// Another engine than the one in this program.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) component: Option<PathBuf>,
+    /// Print no summary.
+    #[arg(short, long, conflicts_with = "json")]
+    pub(crate) quiet: bool,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The program and its arguments.
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND"
+    )]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// The launcher of l3l4 run, which starts it: its standard input is the way to the
+/// process that did.
+#[cfg(target_os = "linux")]
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunInsideArgs {
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<OsString>,
 }
 
 /// Write the engine, the WebAssembly component that is embedded in this program.

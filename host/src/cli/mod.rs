@@ -10,6 +10,8 @@ mod progress;
 #[cfg(target_os = "linux")]
 mod proxy;
 mod replay;
+#[cfg(target_os = "linux")]
+mod run;
 mod totals;
 mod units;
 
@@ -31,6 +33,10 @@ pub(crate) fn main() -> ExitCode {
         Command::Proxy(options) => proxy::run(options),
         Command::Replay(options) => replay::run(options),
         Command::Component(options) => component::run(options),
+        #[cfg(target_os = "linux")]
+        Command::Run(options) => return run::run(options),
+        #[cfg(target_os = "linux")]
+        Command::RunInside(options) => return run::inside(options),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

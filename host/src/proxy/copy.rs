@@ -43,8 +43,8 @@ pub(super) enum Failure {
 }
 
 /// Carries both directions until both have ended: an end of data is passed on alone,
-/// the other direction goes on. The first failure ends it; the caller then resets
-/// both.
+/// the other direction goes on. The first failure ends it, after all that the side
+/// that failed had said; the caller then resets both.
 ///
 /// `early` is what the destination said before all else. `carried` is exact whenever
 /// this future is not running, also when it is dropped before its end.
@@ -63,23 +63,45 @@ where
         waiting: early,
         ..Direction::default()
     };
-    poll_fn(|cx| {
+    let both = poll_fn(|cx| {
         let sent = up.poll(cx, peer, destination, &mut carried.sent);
-        let sent = sent.map_err(|failed| match failed {
-            Failed::Source(error) => Failure::Peer(error),
-            Failed::Sink(error) => Failure::Destination(error),
-        })?;
-        let received = down.poll(cx, destination, peer, &mut carried.received);
-        let received = received.map_err(|failed| match failed {
-            Failed::Source(error) => Failure::Destination(error),
-            Failed::Sink(error) => Failure::Peer(error),
-        })?;
+        let received = match &sent {
+            Poll::Ready(Err(_)) => Poll::Pending,
+            Poll::Ready(Ok(())) | Poll::Pending => {
+                down.poll(cx, destination, peer, &mut carried.received)
+            }
+        };
         match (sent, received) {
-            (Poll::Ready(()), Poll::Ready(())) => Poll::Ready(Ok(())),
+            (Poll::Ready(Err(failed)), _) => Poll::Ready(Err((Way::Up, failed))),
+            (_, Poll::Ready(Err(failed))) => Poll::Ready(Err((Way::Down, failed))),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
             (Poll::Pending, _) | (_, Poll::Pending) => Poll::Pending,
         }
+    });
+    let Err(failed) = both.await else {
+        return Ok(());
+    };
+    // A whole turn for the rest, so that a read is pending for want of data only.
+    tokio::task::yield_now().await;
+    Err(match failed {
+        (Way::Up, Failed::Source(error)) => Failure::Peer(error),
+        (Way::Down, Failed::Source(error)) => Failure::Destination(error),
+        (Way::Up, Failed::Sink(error)) => {
+            poll_fn(|cx| down.poll_rest(cx, destination, peer, &mut carried.received)).await;
+            Failure::Destination(error)
+        }
+        (Way::Down, Failed::Sink(error)) => {
+            poll_fn(|cx| up.poll_rest(cx, peer, destination, &mut carried.sent)).await;
+            Failure::Peer(error)
+        }
     })
-    .await
+}
+
+/// From the peer, or to it.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Up,
+    Down,
 }
 
 /// The end of one direction that failed.
@@ -142,6 +164,31 @@ impl Direction {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Ready when the sink has all that a source said before it was lost: no end is
+    /// told, for it has none.
+    fn poll_rest<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut R,
+        sink: &mut W,
+        carried: &mut u64,
+    ) -> Poll<()>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        while self.stage == Stage::Open {
+            if ready!(self.write_waiting(cx, sink, carried)).is_err() {
+                break;
+            }
+            match self.carry_chunk(cx, source, sink, carried) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) | Poll::Pending => break,
+            }
+        }
+        Poll::Ready(())
     }
 
     /// Reads once, and writes what the sink takes; the rest waits.
@@ -322,6 +369,55 @@ mod tests {
                 _ = copied => panic!("it has no end"),
                 given = flood => assert!(given <= CHUNK + 3 * 64, "{given} bytes"),
             }
+        });
+    }
+
+    /// A destination that was reset with data on the way: writing fails, and then
+    /// reading gives the data and an end.
+    struct Dead(&'static [u8]);
+
+    impl AsyncRead for Dead {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            buffer.put_slice(std::mem::take(&mut self.0));
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Dead {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn what_a_side_said_before_it_was_lost_arrives_without_an_end() {
+        run(async {
+            let (mut near, mut peer) = duplex(64);
+            near.write_all(b"too late").await.unwrap();
+            let mut carried = Carried::default();
+            let mut dead = Dead(b"the reason");
+            let result = copy(&mut peer, &mut dead, Vec::new(), &mut carried).await;
+            assert!(matches!(result, Err(Failure::Destination(_))));
+            let mut reason = [0; 10];
+            near.read_exact(&mut reason).await.unwrap();
+            assert_eq!(&reason, b"the reason");
+            let more = near.read(&mut reason);
+            let waited = tokio::time::timeout(std::time::Duration::from_millis(50), more);
+            assert!(waited.await.is_err(), "the peer saw an end");
         });
     }
 

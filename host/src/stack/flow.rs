@@ -372,7 +372,9 @@ impl Flow {
             state.outgoing.put_back(rest);
         }
         let is_done = state.outgoing.is_empty();
-        let finish = is_done && mem::take(&mut state.wanted.finish);
+        // A verdict that came meanwhile, to refuse datagrams, goes before the end.
+        let may_finish = is_done && state.wanted.verdict.is_none();
+        let finish = may_finish && mem::take(&mut state.wanted.finish);
         let writers = match all {
             true => state.writers.take(),
             false => Waiters::default(),

@@ -52,7 +52,10 @@ impl Engine {
         let taken = match &mut flow.kind {
             Kind::Waiting(_) => 0,
             Kind::Tcp(tcp) => {
-                let taken = tcp.l4_tx(&mut self.common.turn(callbacks), data);
+                // Those that wait for the device come first.
+                let at_once = self.touched.is_empty();
+                let mut turn = self.common.turn(callbacks);
+                let taken = tcp.l4_tx(&mut turn, &flow.tuple, data, at_once);
                 self.touch(slot);
                 taken
             }

@@ -103,6 +103,31 @@ impl Chain {
         sum
     }
 
+    /// Writes bytes at a position, and to `out`, which is as long; sums them up on the
+    /// way. The blocks reach beyond them.
+    pub(crate) fn write_and_read(
+        &mut self,
+        pool: &mut Pool,
+        at: usize,
+        mut data: &[u8],
+        mut out: &mut [u8],
+    ) -> Sum {
+        let mut sum = Sum::default();
+        let (mut block, mut offset) = self.seek(pool, at);
+        while !data.is_empty() && block != NONE {
+            let space = &mut pool.bytes_mut(block)[offset..];
+            let (now, later) = data.split_at(data.len().min(space.len()));
+            let (out_now, out_later) = out.split_at_mut(now.len());
+            sum = sum.copy_twice(&mut space[..now.len()], out_now, now);
+            (data, out) = (later, out_later);
+            if !data.is_empty() {
+                (block, offset) = (pool.next(block), 0);
+            }
+        }
+        debug_assert!(data.is_empty(), "the chain was extended before");
+        sum
+    }
+
     /// The first bytes, as many of `length` as lie in one block.
     pub(crate) fn front<'a>(&self, pool: &'a Pool, length: usize) -> &'a [u8] {
         let bytes = pool.bytes(self.head);
@@ -187,7 +212,15 @@ mod tests {
                 Purpose::SendMore,
             );
             assert_eq!(reach, written - taken + length);
-            chain.write(&mut pool, written - taken, &data[written..written + length]);
+            let (now, at_front) = (&data[written..written + length], written - taken);
+            if length % 2 == 0 {
+                chain.write(&mut pool, at_front, now);
+            } else {
+                let mut copy = vec![0; length];
+                let sum = chain.write_and_read(&mut pool, at_front, now, &mut copy);
+                assert_eq!(copy, now);
+                assert_eq!(sum.finish(), Sum::default().add(now).finish());
+            }
             written += length;
             let mut copy = vec![0; written - taken];
             let sum = chain.read(&pool, 0, &mut copy);

@@ -60,6 +60,8 @@ pub(crate) struct Connection {
     held: bool,
     /// An `l4_tx` took less than it was given.
     wants_room: bool,
+    /// What may go went already in this call.
+    pub(super) all_went: bool,
     /// The host has sent all.
     finish: bool,
     /// How the connection ended, before the flow has.
@@ -171,6 +173,7 @@ impl Connection {
             told: Told::default(),
             held: false,
             wants_room: agreed.wants_room,
+            all_went: false,
             finish: agreed.finish,
             end: None,
             bytes_received: 0,
@@ -187,9 +190,19 @@ impl Connection {
         self.finish
     }
 
-    /// Takes bytes to send from the front of `data`.
-    pub(crate) fn l4_tx(&mut self, turn: &mut Turn<'_>, data: &[u8]) -> usize {
-        let taken = self.send.take(turn.pool, data);
+    /// Takes bytes to send from the front of `data`. What may go goes `at_once`, straight
+    /// from there.
+    pub(crate) fn l4_tx(
+        &mut self,
+        turn: &mut Turn<'_>,
+        tuple: &Tuple,
+        data: &[u8],
+        at_once: bool,
+    ) -> usize {
+        let mut fresh = self.send.take(turn.pool, data);
+        let taken = fresh.len();
+        self.all_went = at_once && self.send_data(turn, tuple, &mut fresh);
+        self.send.store(turn.pool, fresh);
         if taken > 0 {
             self.moved = turn.now;
             self.bytes_sent += taken as u64;
@@ -489,7 +502,7 @@ impl Connection {
             round_trip_time: self.send.rtt.smoothed().map(Duration::from_nanos),
             retransmits: self.send.retransmits,
             congestion_window: self.send.congestion.cwnd,
-            retransmission_timeout: Some(self.send.rtt.timeout(min_rto)),
+            retransmission_timeout: Some(Duration::from_nanos(self.send.rtt.timeout(min_rto).0)),
             max_segment_size: self.send.mss,
         }
     }

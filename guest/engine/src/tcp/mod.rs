@@ -166,10 +166,17 @@ impl TcpFlow {
         }
     }
 
-    /// Takes bytes to send from the front of `data`. Returns how many.
-    pub(crate) fn l4_tx(&mut self, turn: &mut Turn<'_>, data: &[u8]) -> usize {
+    /// Takes bytes to send from the front of `data`. Returns how many. They go when the
+    /// flow is settled, or `at_once`.
+    pub(crate) fn l4_tx(
+        &mut self,
+        turn: &mut Turn<'_>,
+        tuple: &Tuple,
+        data: &[u8],
+        at_once: bool,
+    ) -> usize {
         match self {
-            Self::Connection(connection) => connection.l4_tx(turn, data),
+            Self::Connection(connection) => connection.l4_tx(turn, tuple, data, at_once),
             Self::Handshake(handshake) => {
                 if !data.is_empty() {
                     handshake.want_room();

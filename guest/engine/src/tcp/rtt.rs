@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::types::nanoseconds;
+use crate::types::{Span, nanoseconds};
 
 /// RFC 6298 2.1: before the first sample.
 const INITIAL: u64 = 1_000_000_000;
@@ -47,13 +47,13 @@ impl Rtt {
 
     /// The retransmission timeout. The floor stands in the place of 4 * RTTVAR, as
     /// in Linux, so that an ACK delayed by as much does not come too late.
-    pub(crate) fn timeout(&self, floor: Duration) -> Duration {
+    pub(crate) fn timeout(&self, floor: Duration) -> Span {
         let base = match self.srtt {
             0 => INITIAL + 4 * self.rttvar,
             srtt => srtt.saturating_add(nanoseconds(floor).max(self.rttvar.saturating_mul(4))),
         };
         let timeout = base.saturating_mul(1 << self.backoff.min(30));
-        Duration::from_nanos(timeout.min(MOST))
+        Span(timeout.min(MOST))
     }
 
     /// The timeout ran out (RFC 6298 5.5).
@@ -88,13 +88,13 @@ mod tests {
     #[test]
     fn the_timeout_follows_the_samples() {
         let mut rtt = Rtt::default();
-        assert_eq!(rtt.timeout(FLOOR), Duration::from_secs(1));
+        assert_eq!(rtt.timeout(FLOOR), Span::milliseconds(1000));
         rtt.sample(100 * MS);
-        assert_eq!(rtt.timeout(FLOOR), Duration::from_millis(300));
+        assert_eq!(rtt.timeout(FLOOR), Span::milliseconds(300));
         for _ in 0..100 {
             rtt.sample(10 * MS);
         }
-        let settled = rtt.timeout(FLOOR).as_millis();
+        let settled = rtt.timeout(FLOOR).0 / 1_000_000;
         assert!((205..=215).contains(&settled), "{settled}");
         assert_eq!(rtt.least(), 10 * MS);
     }
@@ -103,10 +103,10 @@ mod tests {
     fn it_doubles_up_to_a_minute() {
         let mut rtt = Rtt::default();
         for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
-            assert_eq!(rtt.timeout(FLOOR), Duration::from_secs(seconds));
+            assert_eq!(rtt.timeout(FLOOR), Span::milliseconds(1000 * seconds));
             rtt.back_off();
         }
         rtt.forget_backoff();
-        assert_eq!(rtt.timeout(FLOOR), Duration::from_secs(1));
+        assert_eq!(rtt.timeout(FLOOR), Span::milliseconds(1000));
     }
 }

@@ -12,7 +12,7 @@ use super::pool::{Pool, Purpose};
 use super::rtt::Rtt;
 use super::seq::Seq;
 use crate::checksum::Sum;
-use crate::types::{Instant, nanoseconds, sooner};
+use crate::types::{Instant, Span, sooner};
 
 /// What a flow may hold unacknowledged at first; it grows with the congestion
 /// window.
@@ -20,7 +20,7 @@ const INITIAL_LIMIT: u32 = 65_535;
 /// RFC 5681 3.2.
 const DUPLICATE_THRESHOLD: u8 = 3;
 /// RFC 9293 3.8.6.2.1: how long a sender waits for a window worth filling.
-const OVERRIDE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+const OVERRIDE: (Span, Span) = (Span::milliseconds(100), Span::milliseconds(1000));
 /// RFC 8985 7.2: what a peer may take to acknowledge a single segment.
 const DELAYED_ACK: u64 = 200_000_000;
 /// RFC 8985 7.2: no probe sooner than the clocks of the two ends tick.
@@ -146,6 +146,24 @@ impl Piece {
     }
 }
 
+/// The end of what was taken: bytes that still lie where the host has them, and not
+/// yet in the blocks that are there for them.
+#[derive(Debug, Default)]
+pub(crate) struct Fresh<'a>(&'a [u8]);
+
+impl<'a> Fresh<'a> {
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Takes bytes off the front.
+    fn split(&mut self, length: usize) -> &'a [u8] {
+        let (front, rest) = self.0.split_at(length.min(self.0.len()));
+        self.0 = rest;
+        front
+    }
+}
+
 /// An acceptable acknowledgement, as the sender needs it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ack<I, F> {
@@ -235,13 +253,14 @@ impl Sender {
         self.most.min(wanted.max(INITIAL_LIMIT))
     }
 
-    /// Takes bytes from the front of `data`. Returns how many.
-    pub(crate) fn take(&mut self, pool: &mut Pool, data: &[u8]) -> usize {
+    /// Takes bytes from the front of `data`, as many as there is room for. They are to be
+    /// stored before this call of the engine ends.
+    pub(crate) fn take<'a>(&mut self, pool: &mut Pool, data: &'a [u8]) -> Fresh<'a> {
         let room = self.limit().saturating_sub(self.queued) as usize;
         let queued = self.queued as usize;
         let data = &data[..data.len().min(room)];
         if data.is_empty() {
-            return 0;
+            return Fresh::default();
         }
         let reach = self.chain.extend(
             pool,
@@ -250,9 +269,20 @@ impl Sender {
             Purpose::SendMore,
         );
         let data = &data[..data.len().min(reach.saturating_sub(queued))];
-        self.chain.write(pool, queued, data);
         self.queued += u32::try_from(data.len()).unwrap_or(u32::MAX);
-        data.len()
+        Fresh(data)
+    }
+
+    /// Stores what was taken and has not been sent.
+    pub(crate) fn store(&mut self, pool: &mut Pool, fresh: Fresh<'_>) {
+        if fresh.len() > 0 {
+            self.chain.write(pool, self.stored(&fresh), fresh.0);
+        }
+    }
+
+    /// Bytes from `snd_una` on that are not `fresh`.
+    fn stored(&self, fresh: &Fresh<'_>) -> usize {
+        (self.queued as usize).saturating_sub(fresh.len())
     }
 
     /// Whether a flow that was refused should hear that there is room: enough for
@@ -271,9 +301,25 @@ impl Sender {
         self.chain.reach() > self.queued as usize || pool.has_block(purpose)
     }
 
-    /// Copies data to be sent, and returns its sum.
-    pub(crate) fn read(&mut self, pool: &Pool, seq: Seq, out: &mut [u8]) -> Sum {
-        self.chain.read(pool, seq.since(self.snd_una) as usize, out)
+    /// Copies the data of a piece, and returns its sum. What of it is fresh is stored on
+    /// the way.
+    pub(crate) fn fill(
+        &mut self,
+        pool: &mut Pool,
+        piece: &Piece,
+        fresh: &mut Fresh<'_>,
+        out: &mut [u8],
+    ) -> Sum {
+        let at = piece.seq.since(self.snd_una) as usize;
+        let stored = self.stored(fresh);
+        let new = fresh.split((at + out.len()).saturating_sub(stored));
+        if at == stored && new.len() == out.len() {
+            return self.chain.write_and_read(pool, at, new, out);
+        }
+        if !new.is_empty() {
+            self.chain.write(pool, stored, new);
+        }
+        self.chain.read(pool, at, out)
     }
 
     /// Where the data ends, and the FIN's number if there is one.
@@ -322,7 +368,7 @@ impl Sender {
     /// again with the initial window.
     pub(crate) fn wake(&mut self, now: Instant, min_rto: Duration) {
         let rests = self.flight.is_empty() && self.snd_nxt < self.end();
-        if rests && now - self.last_sent > self.rtt.timeout(min_rto) {
+        if rests && now.since(self.last_sent) > self.rtt.timeout(min_rto) {
             self.congestion.idle(self.mss);
         }
     }
@@ -664,7 +710,7 @@ impl Sender {
         let patience = if single { DELAYED_ACK } else { LEAST_PROBE };
         let wait = srtt.saturating_mul(2).saturating_add(patience);
         // Later than the timeout it is none: the timeout does the same and more.
-        Some(self.last_sent.max(self.base) + Duration::from_nanos(wait))
+        Some(self.last_sent.max(self.base) + Span(wait))
     }
 
     /// Does what is due.
@@ -761,7 +807,7 @@ impl Sender {
             return;
         };
         self.probe = None;
-        let answers_it = nanoseconds(now - probe.at) >= self.rtt.least();
+        let answers_it = now.since(probe.at) >= Span(self.rtt.least());
         if probe.again && answers_it && !repeated && self.phase == Phase::Open {
             self.congestion.lost(self.congestion.cwnd, self.mss);
             self.congestion.set(self.congestion.ssthresh);
@@ -806,7 +852,9 @@ mod tests {
         let congestion = Congestion::new(CongestionControl::Reno, MSS);
         let mut sender = Sender::new(FIRST, window, MSS, MOST, congestion, Instant(0));
         let mut pool = Pool::new(1 << 20);
-        assert_eq!(sender.take(&mut pool, &[7; 30_000]), 30_000);
+        let fresh = sender.take(&mut pool, &[7; 30_000]);
+        assert_eq!(fresh.len(), 30_000);
+        sender.store(&mut pool, fresh);
         send_all(&mut sender, 0);
         assert_eq!(sender.snd_nxt.since(FIRST), 10 * MSS);
         (pool, sender)

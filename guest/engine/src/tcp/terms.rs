@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use crate::config::Config;
-use crate::types::FlowOptions;
+use crate::types::{FlowOptions, Span};
 
 /// The options with the configuration's defaults filled in.
 #[derive(Clone, Copy, Debug)]
@@ -25,24 +25,20 @@ impl Terms {
         }
     }
 
-    pub(crate) fn keep_alive(&self) -> Option<Duration> {
-        (self.keep_alive > 0).then(|| duration(self.keep_alive))
+    pub(crate) fn keep_alive(&self) -> Option<Span> {
+        (self.keep_alive > 0).then(|| Span::milliseconds(self.keep_alive))
     }
 
-    pub(crate) fn idle_timeout(&self) -> Duration {
-        duration(self.idle_timeout)
+    pub(crate) fn idle_timeout(&self) -> Span {
+        Span::milliseconds(self.idle_timeout)
     }
 
-    pub(crate) fn user_timeout(&self) -> Duration {
-        duration(self.user_timeout)
+    pub(crate) fn user_timeout(&self) -> Span {
+        Span::milliseconds(self.user_timeout)
     }
 }
 
 /// Rounded up. The bounds of every timeout, 7 days, fit.
 fn milliseconds(time: Duration) -> u32 {
     u32::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
-}
-
-fn duration(milliseconds: u32) -> Duration {
-    Duration::from_millis(milliseconds.into())
 }

@@ -1,9 +1,11 @@
 //! What a synchronized connection sends.
 
+use core::mem;
+
 use super::connection::{AckDue, Connection};
 use super::options::{MOST_BLOCKS, Writer};
 use super::segment::{self, HEADER, Header};
-use super::sender::Piece;
+use super::sender::{Fresh, Piece};
 use super::seq::Seq;
 use crate::ip;
 use crate::tuple::Tuple;
@@ -16,20 +18,8 @@ impl Connection {
     /// Sends all that may go. Says whether the device took less.
     pub(super) fn transmit(&mut self, turn: &mut Turn<'_>, tuple: &Tuple) -> bool {
         let (now, min_rto) = (turn.now, turn.config.min_rto);
-        let before = self.send.retransmits;
-        self.send.poll(now, min_rto, self.sack);
-        self.send.wake(now, min_rto);
-        if self.receive.has_news(turn.pool) {
-            self.acks.due = AckDue::Now;
-        }
-        let mut refused = !self.send_repeats(turn, tuple);
-        while let Some(piece) = self.send.next(self.terms.nagle) {
-            if !turn.make_room() {
-                refused = true;
-                break;
-            }
-            self.send_piece(turn, tuple, &piece);
-        }
+        let all_went = mem::take(&mut self.all_went);
+        let mut refused = !(all_went || self.send_data(turn, tuple, &mut Fresh::default()));
         if !refused {
             self.send.arm(now, min_rto);
         }
@@ -52,8 +42,33 @@ impl Connection {
                 self.send_ack(turn, tuple, self.send.snd_una - 1);
             }
         }
-        turn.counters.retransmits += self.send.retransmits - before;
         refused
+    }
+
+    /// Sends the segments that may go, whose data may be `fresh`. Says whether the
+    /// device took them.
+    pub(super) fn send_data(
+        &mut self,
+        turn: &mut Turn<'_>,
+        tuple: &Tuple,
+        fresh: &mut Fresh<'_>,
+    ) -> bool {
+        let (now, min_rto) = (turn.now, turn.config.min_rto);
+        let before = self.send.retransmits;
+        self.send.poll(now, min_rto, self.sack);
+        self.send.wake(now, min_rto);
+        if self.receive.has_news(turn.pool) {
+            self.acks.due = AckDue::Now;
+        }
+        let mut taken = self.send_repeats(turn, tuple);
+        while taken && let Some(piece) = self.send.next(self.terms.nagle) {
+            taken = turn.make_room();
+            if taken {
+                self.send_piece(turn, tuple, &piece, fresh);
+            }
+        }
+        turn.counters.retransmits += self.send.retransmits - before;
+        taken
     }
 
     /// RFC 5681 4.2: an ACK for each segment out of order. Says whether the device
@@ -89,16 +104,22 @@ impl Connection {
         segment::send_bare(turn, tuple, &header);
     }
 
-    fn send_piece(&mut self, turn: &mut Turn<'_>, tuple: &Tuple, piece: &Piece) {
+    fn send_piece(
+        &mut self,
+        turn: &mut Turn<'_>,
+        tuple: &Tuple,
+        piece: &Piece,
+        fresh: &mut Fresh<'_>,
+    ) {
         let length = piece.length as usize;
         let packet = ip::header_length(tuple.peer) + HEADER + length;
         let room = (self.path_mtu as usize).saturating_sub(packet);
         let mut header = self.header(turn, piece.seq, room);
         header.flags.fin = piece.fin;
         header.flags.psh = piece.push && length > 0;
-        let (pool, send) = (&*turn.pool, &mut self.send);
+        let (pool, send) = (&mut *turn.pool, &mut self.send);
         segment::send(turn.egress, tuple, &header, length, |space| {
-            send.read(pool, piece.seq, space)
+            send.fill(pool, piece, fresh, space)
         });
         self.send.sent(piece, turn.now);
     }

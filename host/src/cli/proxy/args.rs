@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
+use clap::builder::RangedU64ValueParser;
 use l3l4_host::tun::Cidr;
 use serde::Deserialize;
 
@@ -64,6 +65,10 @@ pub(crate) struct ProxyArgs {
     /// Bytes of the longest packet [default: 1500].
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(1280..))]
     mtu: Option<u16>,
+    /// Queues of the device, each with an engine and a thread of its own, to use as
+    /// many cores [default: 1].
+    #[arg(long, value_name = "NUMBER", value_parser = RangedU64ValueParser::<usize>::new().range(1..=Self::MOST_QUEUES))]
+    queues: Option<usize>,
     #[command(flatten)]
     #[serde(flatten)]
     pub(super) options: ProxyOptions,
@@ -86,6 +91,9 @@ pub(crate) struct ProxyArgs {
 }
 
 impl ProxyArgs {
+    /// The kernel's bound for a TUN device.
+    const MOST_QUEUES: u64 = 256;
+
     /// What is said here, and in the configuration file where nothing is.
     pub(super) fn with_file(&self) -> anyhow::Result<Self> {
         let mine = self.clone();
@@ -104,6 +112,13 @@ impl ProxyArgs {
         if let Some(mtu) = args.mtu.filter(|mtu| *mtu < 1280) {
             anyhow::bail!("mtu is {mtu}: the least is 1280");
         }
+        let queues = args.queues();
+        if queues == 0 || queues as u64 > Self::MOST_QUEUES {
+            anyhow::bail!(
+                "queues is {queues}: 1 to {} are possible",
+                Self::MOST_QUEUES
+            );
+        }
         Ok(args)
     }
 
@@ -116,6 +131,7 @@ impl ProxyArgs {
                 false => self.addresses,
             },
             mtu: self.mtu.or(other.mtu),
+            queues: self.queues.or(other.queues),
             options: self.options.or(other.options),
             verbose: self.verbose || other.verbose,
             json: self.json || other.json,
@@ -131,6 +147,10 @@ impl ProxyArgs {
 
     pub(super) fn addresses(&self) -> Vec<Cidr> {
         self.addresses.iter().map(|cidr| cidr.0).collect()
+    }
+
+    pub(super) fn queues(&self) -> usize {
+        self.queues.unwrap_or(1)
     }
 
     pub(super) fn mtu(&self) -> u16 {
@@ -160,6 +180,7 @@ mod tests {
         tun = "t0"
         address = ["10.9.0.1/24", "fd00:9::1/64"]
         mtu = 9000
+        queues = 2
         proxy = "socks5://me:secret@127.0.0.1:1080"
         dns = "127.0.0.1:5353"
         map = ["10.9.0.7=127.0.0.1"]
@@ -192,6 +213,8 @@ mod tests {
             "fd00:9::1/64",
             "--mtu",
             "9000",
+            "--queues",
+            "2",
             "--proxy",
             "socks5://me:secret@127.0.0.1:1080",
             "--dns",
@@ -271,6 +294,7 @@ mod tests {
             ("config = \"other.toml\"", "config"),
             ("allow = [\"10.0.0.0/33\"]", "10.0.0.0/33"),
             ("mtu = 1279", "1279"),
+            ("queues = 0", "1 to 256"),
             ("verdict = \"maybe\"", "maybe"),
             ("tun = ", "line 1"),
         ] {

@@ -2,7 +2,7 @@
 
 mod args;
 mod metrics;
-mod options;
+pub(super) mod options;
 mod printer;
 
 use std::fs::File;
@@ -21,7 +21,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub(crate) use args::ProxyArgs;
 
-use super::pcap::Pcap;
+use super::pcap::{Pcap, Polled};
 use printer::Printer;
 
 /// The engine's own bound on flows, which flows that wait for their verdict or whose
@@ -81,25 +81,41 @@ fn start(args: &ProxyArgs, proxy: &Proxy, max_flows: usize) -> anyhow::Result<St
             Some(File::create(file).with_context(|| format!("cannot write {name}"))?)
         }
     };
-    let device = Tun::new(&Configuration {
+    if args.queues() > 1 && (args.pcap.is_some() || record.is_some()) {
+        anyhow::bail!("--pcap and --record show one queue: leave out --queues");
+    }
+    let configuration = Configuration {
         name: args.tun().to_owned(),
         addresses: args.addresses(),
         mtu: args.mtu(),
-    })?;
-    let flows = max_flows
-        .saturating_mul(2)
-        .clamp(ENGINE_FLOWS, MOST_ENGINE_FLOWS);
+    };
+    let mut queues = Tun::queues(&configuration, args.queues())?;
     let engine = Engine::builder()
         .mtu(args.mtu().into())
-        .max_flows(u32::try_from(flows)?)
+        .max_flows(engine_flows(max_flows))
         .icmp_echo(proxy.icmp_echo());
     let builder = Stack::builder().engine(engine);
     let builder = match record {
         None => builder,
         Some(file) => builder.record(file),
     };
-    let device = FdDevice::new(pcap.watch_polled(device)).context("cannot wait for the device")?;
-    builder.start(device).context("cannot start the engine")
+    let waited_for = "cannot wait for the device";
+    let first = pcap.watch_polled(queues.remove(0));
+    let mut devices = vec![FdDevice::new(first).context(waited_for)?];
+    for queue in queues {
+        let queue: Box<dyn Polled> = Box::new(queue);
+        devices.push(FdDevice::new(queue).context(waited_for)?);
+    }
+    builder
+        .start_spread(devices)
+        .context("cannot start the engine")
+}
+
+/// How many flows the engine may have for so many of the proxy's.
+pub(super) fn engine_flows(max_flows: usize) -> u32 {
+    let flows = max_flows.saturating_mul(2);
+    let flows = flows.clamp(ENGINE_FLOWS, MOST_ENGINE_FLOWS);
+    u32::try_from(flows).unwrap_or(u32::MAX)
 }
 
 /// What a person should know before the first flow.
@@ -138,7 +154,7 @@ fn networks(addresses: &[Cidr]) -> anyhow::Result<Vec<IpNet>> {
 }
 
 /// Each flow takes a descriptor, and the usual limit of 1,024 is for `select`.
-fn raise_descriptor_limit(max_flows: usize) {
+pub(super) fn raise_descriptor_limit(max_flows: usize) {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: maximum,
