@@ -69,10 +69,10 @@ impl Sum {
     /// its halves change places (RFC 1071 2(B)).
     #[inline]
     fn join(self, sum: u64, length: usize) -> Self {
-        let folded = fold_once(sum);
         let sum = match self.odd {
-            true => fold_once(folded << 8),
-            false => folded,
+            true => fold_once(fold_once(sum) << 8),
+            // At most 2^30 for each byte: 8 GiB do not overflow.
+            false => sum,
         };
         Self {
             sum: self.sum + sum,

@@ -53,7 +53,9 @@ impl Deadlines {
         if *armed <= at {
             return;
         }
-        self.0.remove(&(*armed, slot, due));
+        if *armed != NEVER {
+            self.0.remove(&(*armed, slot, due));
+        }
         self.0.insert((at, slot, due));
         *armed = at;
     }

@@ -21,7 +21,8 @@ pub struct Config {
     /// Destinations that are dialled elsewhere.
     pub map: Vec<Mapping>,
     /// Flows that may pass: with any of these the others may not. Where flows to
-    /// port 53 are sent is `dns`'s to say: no rule is asked about those.
+    /// port 53 are sent is `dns`'s to say: no rule is asked about those but a `deny` for
+    /// every address.
     pub allow: Vec<Rule>,
     /// Flows that may not pass, whatever `allow` says.
     pub deny: Vec<Rule>,

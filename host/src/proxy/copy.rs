@@ -14,13 +14,18 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::timeout;
 
 /// Bytes read at once.
 const CHUNK: usize = 128 * 1024;
 /// Chunks of one direction before others get their turn.
 const CHUNKS_A_TURN: usize = 8;
+/// How long one side has to take the last words of the other that failed: one that
+/// takes nothing is to hear of the end too.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; CHUNK]);
@@ -87,11 +92,13 @@ where
         (Way::Up, Failed::Source(error)) => Failure::Peer(error),
         (Way::Down, Failed::Source(error)) => Failure::Destination(error),
         (Way::Up, Failed::Sink(error)) => {
-            poll_fn(|cx| down.poll_rest(cx, destination, peer, &mut carried.received)).await;
+            let rest = poll_fn(|cx| down.poll_rest(cx, destination, peer, &mut carried.received));
+            let _ = timeout(PATIENCE, rest).await;
             Failure::Destination(error)
         }
         (Way::Down, Failed::Sink(error)) => {
-            poll_fn(|cx| up.poll_rest(cx, peer, destination, &mut carried.sent)).await;
+            let rest = poll_fn(|cx| up.poll_rest(cx, peer, destination, &mut carried.sent));
+            let _ = timeout(PATIENCE, rest).await;
             Failure::Peer(error)
         }
     })
@@ -418,6 +425,19 @@ mod tests {
             let more = near.read(&mut reason);
             let waited = tokio::time::timeout(std::time::Duration::from_millis(50), more);
             assert!(waited.await.is_err(), "the peer saw an end");
+        });
+    }
+
+    #[test]
+    fn a_side_that_takes_nothing_does_not_keep_one_that_was_lost() {
+        run(async {
+            let (mut near, mut peer) = duplex(4);
+            near.write_all(b"more").await.unwrap();
+            let mut carried = Carried::default();
+            let mut dead = Dead(b"longer than there is room");
+            let result = copy(&mut peer, &mut dead, Vec::new(), &mut carried).await;
+            assert!(matches!(result, Err(Failure::Destination(_))));
+            assert_eq!(carried.received, 4);
         });
     }
 

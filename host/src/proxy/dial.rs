@@ -1,12 +1,10 @@
 //! Reaches destinations: by our own sockets, or through an upstream.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::{TcpStream, lookup_host};
-use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 use super::config::Config;
@@ -26,8 +24,8 @@ const MAX_ADDRESSES: usize = 8;
 #[derive(Debug)]
 pub(super) struct Dialer {
     upstream: Upstream,
-    /// Where the upstream is, once it was looked up.
-    server: OnceCell<SocketAddr>,
+    /// Which address of the upstream answered last.
+    server: Mutex<Option<SocketAddr>>,
     pub(super) sockets: Sockets,
     /// Asked again about the addresses of a name.
     rules: Arc<Rules>,
@@ -68,7 +66,7 @@ impl Dialer {
     pub(super) fn new(config: &Config, rules: Arc<Rules>) -> Self {
         Self {
             upstream: config.upstream.clone(),
-            server: OnceCell::new(),
+            server: Mutex::default(),
             sockets: Sockets::new(
                 config.bind_interface.clone(),
                 config.mark,
@@ -82,13 +80,23 @@ impl Dialer {
     /// Connects to the target; returns once it has answered.
     pub(super) async fn tcp(&self, target: &Target) -> Result<Dialled, DialError> {
         let dialled = timeout(self.timeout, self.dial_tcp(target)).await;
-        dialled.unwrap_or(Err(DialError::NoAnswer))
+        dialled.unwrap_or_else(|_| self.no_answer())
     }
 
     /// Opens a way for datagrams to the target.
     pub(super) async fn udp(&self, target: &Target) -> Result<Way, DialError> {
         let way = timeout(self.timeout, self.dial_udp(target)).await;
-        way.unwrap_or(Err(DialError::NoAnswer))
+        way.unwrap_or_else(|_| self.no_answer())
+    }
+
+    /// The upstream may have moved.
+    fn no_answer<R>(&self) -> Result<R, DialError> {
+        *self.known_server() = None;
+        Err(DialError::NoAnswer)
+    }
+
+    fn known_server(&self) -> MutexGuard<'_, Option<SocketAddr>> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn dial_tcp(&self, target: &Target) -> Result<Dialled, DialError> {
@@ -191,15 +199,25 @@ impl Dialer {
     }
 
     async fn dial_server(&self, server: &Server) -> Result<TcpStream, DialError> {
-        let look_up = || async {
-            let mut addresses = lookup_host((server.host.as_str(), server.port)).await?;
-            addresses.next().ok_or(io::ErrorKind::NotFound.into())
-        };
-        let address = self.server.get_or_try_init(look_up).await;
-        let address = address
-            .map_err(|error: io::Error| DialError::Upstream(format!("{server}: {error}")))?;
-        let stream = self.sockets.connect_tcp(*address).await;
-        stream.map_err(|error| DialError::from(error).of_upstream())
+        let known = *self.known_server();
+        if let Some(address) = known
+            && let Ok(stream) = self.sockets.connect_tcp(address).await
+        {
+            return Ok(stream);
+        }
+        let found = lookup_host((server.host.as_str(), server.port)).await;
+        let found = found.map_err(|error| DialError::Upstream(format!("{server}: {error}")))?;
+        let mut error = DialError::Upstream(format!("{server} has no address"));
+        for address in found.take(MAX_ADDRESSES) {
+            match self.sockets.connect_tcp(address).await {
+                Ok(stream) => {
+                    *self.known_server() = Some(address);
+                    return Ok(stream);
+                }
+                Err(failed) => error = DialError::from(failed).of_upstream(),
+            }
+        }
+        Err(error)
     }
 
     /// Where the target is. A name may lead to no address that its peer could not
@@ -237,5 +255,33 @@ fn unspecified_like(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::{Config, Dialer, Rules, Server};
+
+    /// `localhost` is `::1` first where there is IPv6, and the server need not be there.
+    #[tokio::test]
+    async fn every_address_of_an_upstream_is_tried_and_the_one_that_answers_is_kept() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = Server {
+            host: "localhost".to_owned(),
+            port: address.port(),
+            credentials: None,
+        };
+        let dialer = Dialer::new(&Config::default(), Rules::default().into());
+        // Where it was once: nobody is there.
+        *dialer.known_server() = Some("127.0.0.1:1".parse().unwrap());
+        for _ in 0..2 {
+            let stream = dialer.dial_server(&server).await.unwrap();
+            assert_eq!(stream.peer_addr().unwrap(), address);
+            assert_eq!(*dialer.known_server(), Some(address));
+            assert!(socket2::SockRef::from(&stream).keepalive().unwrap());
+        }
     }
 }

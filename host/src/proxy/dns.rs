@@ -85,14 +85,26 @@ fn resolve<'a>(question: &Question<'a>, names: &mut Names, reply: &mut Packet<'a
 /// Whether it may be the name of a host elsewhere: letters, digits, `-`, `_` and dots
 /// (RFC 1123 2.1; names with `_` are in use), and not of a zone that no resolver asks
 /// others about: addresses' names, this host's (RFC 6761 6.3, 6.4), the link's
-/// (RFC 6762).
+/// (RFC 6762). Nor an address in any of the forms that an upstream's resolver may read
+/// as one (`127.1`, `0x7f.1`, inet_aton(3)): a rule about addresses would not see it. No
+/// name's last label is a number (RFC 3696 2).
 fn can_be_dialled(name: &str) -> bool {
     let of_hosts = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     let here = ["arpa", "localhost", "invalid", "local"];
+    let last = name.rsplit('.').next().unwrap_or_default();
     !name.is_empty()
         && name.len() <= 253
         && name.bytes().all(of_hosts)
-        && !here.contains(&name.rsplit('.').next().unwrap_or_default())
+        && !here.contains(&last)
+        && !is_number(last)
+}
+
+/// Decimal and octal, or hexadecimal.
+fn is_number(label: &str) -> bool {
+    match label.strip_prefix("0x") {
+        Some(digits) => digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        None => label.bytes().all(|byte| byte.is_ascii_digit()),
+    }
 }
 
 #[cfg(test)]
@@ -159,6 +171,10 @@ mod tests {
             "x.invalid",
             "printer.local",
             "1.2.0.192.in-addr.arpa",
+            "127.0.0.1",
+            "127.1",
+            "2130706433",
+            "example.0x7f",
         ] {
             let (code, addresses) = ask(&mut names, name, TYPE::A);
             assert_eq!((code, addresses.len()), (RCODE::NameError, 0), "{name}");

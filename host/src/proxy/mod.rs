@@ -36,7 +36,8 @@
 //! - A side that takes nothing holds the other up, with at most 128 KiB a direction
 //!   here, beside the buffers of the kernel and of the engine.
 //! - UDP flows have a socket each, which hears of its destination alone (address and
-//!   port dependent filtering, RFC 4787 5). Its refusal is passed on by ICMP.
+//!   port dependent filtering, RFC 4787 5), or of whom a SOCKS5 relay lets through. Its
+//!   refusal is passed on by ICMP.
 //! - Pings go on to their destination where the system lets us ([`Ping::Pass`]).
 //!
 //! # A flow's way through the files

@@ -88,9 +88,11 @@ impl Router {
             return (Target::Address(asked), Err(Reason::Looped));
         }
         if asked.port() == DNS_PORT && protocol != Protocol::IcmpEcho {
+            // The address means nothing: what denies every address denies this too.
+            let may_pass = !self.rules.deny(protocol, None, DNS_PORT);
             match self.dns {
-                Dns::Redirect(resolver) => return (Target::Address(resolver), Ok(())),
-                Dns::Virtual => return (Target::Here, Ok(())),
+                Dns::Redirect(to) => return (Target::Address(to), judged(may_pass)),
+                Dns::Virtual => return (Target::Here, judged(may_pass)),
                 Dns::Untouched => {}
             }
         }
@@ -262,6 +264,25 @@ mod tests {
         }
         let routed = route(&router, Protocol::IcmpEcho, to);
         assert_eq!(routed.1, Err(Reason::Denied));
+    }
+
+    #[test]
+    fn what_denies_every_address_denies_dns_wherever_it_goes() {
+        for (rule, is_denied) in [
+            ("*", true),
+            ("udp:*:53", true),
+            ("*:80", false),
+            ("10.0.0.0/8", false),
+        ] {
+            for dns in ["192.0.2.53", "virtual"] {
+                let router = Router::new(&config(|config| {
+                    config.dns = dns.parse().unwrap();
+                    config.deny = vec![rule.parse().unwrap()];
+                }));
+                let decided = route(&router, Protocol::Udp, "10.0.2.3:53").1;
+                assert_eq!(decided == Err(Reason::Denied), is_denied, "{rule} {dns}");
+            }
+        }
     }
 
     #[test]

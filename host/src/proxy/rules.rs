@@ -115,9 +115,26 @@ fn split_ports(text: &str) -> (&str, Option<&str>) {
 
 fn read_network(text: &str) -> Option<IpNet> {
     match text.parse::<IpNet>() {
-        Ok(network) => Some(network.trunc()),
-        Err(_) => text.parse::<IpAddr>().ok().map(IpNet::from),
+        Ok(network) => Some(canonical(network.trunc())),
+        Err(_) => text
+            .parse::<IpAddr>()
+            .ok()
+            .map(|ip| ip.to_canonical().into()),
     }
+}
+
+/// A network of IPv4 addresses in IPv6 clothes, `::ffff:0:0/96`, as what flows are
+/// compared with.
+fn canonical(network: IpNet) -> IpNet {
+    let v4 = match network {
+        IpNet::V6(v6) => v6
+            .addr()
+            .to_ipv4_mapped()
+            .zip(v6.prefix_len().checked_sub(96)),
+        IpNet::V4(_) => None,
+    };
+    v4.and_then(|(address, prefix)| IpNet::new(address.into(), prefix).ok())
+        .unwrap_or(network)
 }
 
 fn read_ports(text: &str) -> Option<RangeInclusive<u16>> {
@@ -162,7 +179,14 @@ impl Rules {
     /// Whether the flow may pass. Without an address, only its name is known.
     pub(super) fn pass(&self, protocol: Protocol, address: Option<IpAddr>, port: u16) -> bool {
         let matches = |rule: &Rule| rule.matches(protocol, address, port);
-        !self.deny.iter().any(matches) && (self.allow.is_empty() || self.allow.iter().any(matches))
+        !self.deny(protocol, address, port)
+            && (self.allow.is_empty() || self.allow.iter().any(matches))
+    }
+
+    /// Whether the flow may not pass, whatever is allowed.
+    pub(super) fn deny(&self, protocol: Protocol, address: Option<IpAddr>, port: u16) -> bool {
+        let mut deny = self.deny.iter();
+        deny.any(|rule| rule.matches(protocol, address, port))
     }
 }
 
@@ -268,8 +292,12 @@ mod tests {
     /// `::ffff:10.0.0.1` is dialled as 10.0.0.1.
     #[test]
     fn an_ipv4_address_in_ipv6_clothes_is_denied_as_itself() {
-        let rules = rules(&[], &["10.0.0.0/8"]);
-        assert!(!pass(&rules, Tcp, "[::ffff:10.0.0.1]:80"));
+        for rule in ["10.0.0.0/8", "::ffff:10.0.0.0/104", "::ffff:10.0.0.1"] {
+            let rules = rules(&[], &[rule]);
+            assert!(!pass(&rules, Tcp, "[::ffff:10.0.0.1]:80"), "{rule}");
+            assert!(!pass(&rules, Tcp, "10.0.0.1:80"), "{rule}");
+            assert!(pass(&rules, Tcp, "11.0.0.1:80"), "{rule}");
+        }
     }
 
     #[test]

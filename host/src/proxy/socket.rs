@@ -1,7 +1,7 @@
 //! Real sockets: how they leave this host, and how a flow that one of them made is
 //! recognised.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,6 +39,9 @@ impl Sockets {
         let socket = self.open(Domain::for_address(to), Type::STREAM, Protocol::TCP)?;
         socket.set_tcp_nodelay(true)?;
         socket.set_linger(Some(Duration::ZERO))?;
+        // The peer's own keep-alives are answered by the engine: nobody else would
+        // notice that a destination is gone (RFC 1122 4.2.3.6).
+        socket.set_keepalive(true)?;
         // Known as our own for as long as its SYN may come back.
         let _known = self.connect(&socket, to)?;
         let stream = TcpStream::from_std(socket.into())?;
@@ -100,20 +103,14 @@ impl Sockets {
         let mut addresses = own.lock();
         begin(socket, to)?;
         let local = socket.local_addr()?.as_socket();
-        Ok(local.map(|address| {
-            addresses.insert(address);
-            Known {
-                own: own.clone(),
-                address,
-            }
-        }))
+        Ok(local.map(|address| own.know(&mut addresses, address)))
     }
 
     /// Whether a flow from this address comes from a socket of ours: it has gone
     /// round.
     pub(super) fn is_own(&self, peer: SocketAddr) -> bool {
         let own = self.own.as_ref();
-        own.is_some_and(|own| own.lock().contains(&peer))
+        own.is_some_and(|own| own.lock().contains_key(&peer))
     }
 }
 
@@ -144,13 +141,25 @@ pub(super) struct Datagrams {
     _known: Option<Known>,
 }
 
-/// The addresses of our own sockets.
+/// The addresses of our own sockets, and how many each has: the kernel gives a port to
+/// several that connect to different destinations.
 #[derive(Clone, Debug, Default)]
-struct Own(Arc<Mutex<HashSet<SocketAddr>>>);
+struct Own(Arc<Mutex<Addresses>>);
+
+type Addresses = HashMap<SocketAddr, usize>;
 
 impl Own {
-    fn lock(&self) -> MutexGuard<'_, HashSet<SocketAddr>> {
+    fn lock(&self) -> MutexGuard<'_, Addresses> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more socket has this address.
+    fn know(&self, addresses: &mut Addresses, address: SocketAddr) -> Known {
+        *addresses.entry(address).or_default() += 1;
+        Known {
+            own: self.clone(),
+            address,
+        }
     }
 }
 
@@ -163,6 +172,32 @@ struct Known {
 
 impl Drop for Known {
     fn drop(&mut self) {
-        self.own.lock().remove(&self.address);
+        let mut addresses = self.own.lock();
+        if let Some(sockets) = addresses.get_mut(&self.address) {
+            *sockets -= 1;
+            if *sockets == 0 {
+                addresses.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Own, Sockets};
+
+    #[test]
+    fn an_address_is_known_until_the_last_socket_with_it_is_gone() {
+        let mut sockets = Sockets::new(None, None, true);
+        let own = Own::default();
+        sockets.own = Some(own.clone());
+        let address = "192.0.2.1:40000".parse().unwrap();
+        let first = own.know(&mut own.lock(), address);
+        let second = own.know(&mut own.lock(), address);
+        drop(first);
+        assert!(sockets.is_own(address));
+        drop(second);
+        assert!(!sockets.is_own(address));
+        assert!(own.lock().is_empty());
     }
 }

@@ -65,18 +65,19 @@ pub(super) async fn carry<W: Watch>(incoming: IncomingTcp, context: &Context<W>)
 }
 
 /// Waits until the peer has all that the destination said before it failed, which the
-/// reset then cannot overtake: many servers say why, and reset. Not for long: a peer
-/// that takes nothing is to hear of the end too.
+/// reset then cannot overtake.
 async fn settle(peer: &TcpStream, received: u64) {
-    const PATIENCE: u32 = 100;
+    /// A peer that takes nothing is to hear of the end too.
+    const PATIENCE: Duration = Duration::from_secs(1);
     const LOOK: Duration = Duration::from_millis(10);
-    for _ in 0..PATIENCE {
-        match peer.info().await {
-            Ok(info) if info.bytes_sent < received || info.send_queue > 0 => {}
-            Ok(_) | Err(_) => return,
+    let settled = async {
+        while let Ok(info) = peer.info().await
+            && (info.bytes_sent < received || info.send_queue > 0)
+        {
+            tokio::time::sleep(LOOK).await;
         }
-        tokio::time::sleep(LOOK).await;
-    }
+    };
+    let _ = tokio::time::timeout(PATIENCE, settled).await;
 }
 
 fn refuse(incoming: IncomingTcp, error: &DialError) {

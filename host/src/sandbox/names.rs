@@ -114,7 +114,7 @@ pub(super) fn put_in_place(text: &str) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::ResolvConf;
+    use super::{IpAddr, ResolvConf};
 
     #[test]
     fn servers_are_replaced_and_the_rest_is_kept() {
@@ -122,7 +122,7 @@ mod tests {
                     nameserver 2001:db8::53\nsearch example.org\noptions edns0 trust-ad\n";
         let read = ResolvConf::parse(text);
         let servers: Vec<_> = ["192.0.2.1", "2001:db8::53"]
-            .map(|it| it.parse().unwrap())
+            .map(|it| it.parse::<IpAddr>().unwrap())
             .into();
         assert_eq!(read.servers, servers);
         assert_eq!(

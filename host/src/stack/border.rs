@@ -26,6 +26,8 @@ pub(super) struct Border<D> {
     limits: Limits,
     /// The device took fewer packets than it was given.
     pub(super) device_full: bool,
+    /// Connections that went with their engine: the peers do not know yet.
+    pub(super) lost: Vec<FiveTuple>,
     pub(super) tally: Tally,
 }
 
@@ -42,6 +44,7 @@ impl<D> Border<D> {
             inbox: Arc::default(),
             limits,
             device_full: false,
+            lost: Vec::new(),
             tally: Tally::default(),
         }
     }
@@ -118,8 +121,11 @@ impl<D: PacketDevice> Callbacks for Border<D> {
 
     fn flow_event(&mut self, id: FlowId, event: Event) {
         match event {
-            Event::Closed(_) => {
+            Event::Closed(reason) => {
                 if let Some(flow) = self.flows.remove(&id) {
+                    if reason == CloseReason::EngineLost && flow.is_connected() {
+                        self.lost.push(flow.tuple);
+                    }
                     flow.event(event);
                 }
             }

@@ -24,7 +24,7 @@ use crate::device::Device;
 
 /// Packets read before the engine is called: 32 in a call cost a quarter of what
 /// they cost one by one, and beyond that little is gained.
-const BATCH_PACKETS: usize = 64;
+pub(super) const BATCH_PACKETS: usize = 64;
 /// When a device that refused a packet is asked again at the latest: some refuse
 /// for want of memory, of whose return no poll tells.
 const RETRY: Duration = Duration::from_millis(1);
@@ -82,12 +82,15 @@ impl<D: Device + AsFd + Send + 'static> FdDevice<D> {
 
 impl<D: Device + AsFd + Send + 'static> PacketDevice for FdDevice<D> {
     fn poll_receive(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<()>> {
-        let before = batch.len();
+        let (before, bytes_before) = (batch.len(), batch.bytes().len());
         loop {
             let mut ready = ready!(self.ready.poll_read_ready(cx))?;
             let mtu = self.device.mtu();
             let mut drained = false;
-            while batch.len() - before < BATCH_PACKETS && !drained {
+            while batch.len() - before < BATCH_PACKETS
+                && batch.bytes().len() - bytes_before < Batch::GOOD_BYTES
+                && !drained
+            {
                 match batch.push_with(mtu, |buffer| self.device.receive(buffer)) {
                     Ok(_) => {}
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -105,8 +108,17 @@ impl<D: Device + AsFd + Send + 'static> PacketDevice for FdDevice<D> {
     }
 
     fn send(&mut self, packet: &[u8]) -> io::Result<()> {
-        self.ready
-            .try_io(Interest::WRITABLE, |_| self.device.send(packet))
+        let mut asked = false;
+        let sent = self.ready.try_io(Interest::WRITABLE, |_| {
+            asked = true;
+            self.device.send(packet)
+        });
+        match asked {
+            true => sent,
+            // A device that refused for want of memory was ready all the time, and of
+            // what does not change no poll tells: the runtime would never ask again.
+            false => self.device.send(packet),
+        }
     }
 
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -367,6 +379,59 @@ mod tests {
             packets_out,
             from_device,
         }
+    }
+
+    /// A device whose descriptor is always ready and which has no memory at first.
+    struct Reluctant {
+        descriptor: std::os::unix::net::UnixStream,
+        refusals: u32,
+    }
+
+    impl AsFd for Reluctant {
+        fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+            self.descriptor.as_fd()
+        }
+    }
+
+    impl Device for Reluctant {
+        fn receive(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(ErrorKind::WouldBlock.into())
+        }
+
+        fn send(&mut self, _: &[u8]) -> io::Result<()> {
+            match self.refusals.checked_sub(1) {
+                Some(left) => self.refusals = left,
+                None => return Ok(()),
+            }
+            Err(ErrorKind::WouldBlock.into())
+        }
+
+        fn wait(&mut self, _: Option<Duration>, _: bool) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn mtu(&self) -> usize {
+            1500
+        }
+    }
+
+    #[tokio::test]
+    async fn a_device_that_refuses_though_its_descriptor_is_ready_is_asked_again() {
+        let (descriptor, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let refusals = 5;
+        let mut device = FdDevice::new(Reluctant {
+            descriptor,
+            refusals,
+        })
+        .unwrap();
+        for _ in 0..50 {
+            if device.send(&[1]).is_ok() {
+                return;
+            }
+            let room = std::future::poll_fn(|cx| device.poll_room(cx));
+            room.await.unwrap();
+        }
+        panic!("{} refusals are still to come", device.device.refusals);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The task that drives one engine: packets in, data out; data in, packets out.
 
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
@@ -14,16 +15,21 @@ use tokio::time::Sleep;
 use super::border::Border;
 use super::device::PacketDevice;
 use super::error::refused;
-use super::flow::Flow;
+use super::flow::{Flow, Opened};
 use super::inbox::Inbox;
 use super::metrics::Metrics;
 use super::queue::Queue;
 use crate::{
-    Batch, Engine, Error, FiveTuple, FlowId, FlowOptions, Instant, Protocol, Sent, Verdict,
+    Batch, Engine, Error, FiveTuple, FlowError, FlowId, FlowOptions, Instant, Protocol, Refusal,
+    Sent, Verdict,
 };
 
 /// How long the end waits for a device that takes no packets.
 const LONGEST_FLUSH: Duration = Duration::from_secs(1);
+
+/// How long a peer has to answer a SYN that tells it of a lost connection: less than
+/// the first retransmission takes (RFC 6298 2.1), which would ask for a new one.
+const ANSWERED: Duration = Duration::from_millis(900);
 
 /// What a [`Stack`](super::Stack) asks of a driver.
 #[derive(Debug)]
@@ -31,7 +37,7 @@ pub(super) enum Request {
     Open {
         tuple: FiveTuple,
         options: FlowOptions,
-        reply: oneshot::Sender<io::Result<Arc<Flow>>>,
+        reply: oneshot::Sender<io::Result<Opened>>,
     },
     Metrics(oneshot::Sender<Metrics>),
     /// Reset all flows and end.
@@ -53,6 +59,8 @@ pub(super) struct Driver<D: PacketDevice> {
     batch: Batch,
     /// The flows of this turn, kept for its memory.
     attended: Vec<FlowId>,
+    /// The SYNs that told peers of a lost connection, and until when they stand.
+    told: VecDeque<(Instant, FlowId)>,
 }
 
 impl<D: PacketDevice> Driver<D> {
@@ -70,6 +78,7 @@ impl<D: PacketDevice> Driver<D> {
             timer: Box::pin(tokio::time::sleep_until(start)),
             batch: Batch::new(),
             attended: Vec::new(),
+            told: VecDeque::new(),
         }
     }
 
@@ -83,18 +92,23 @@ impl<D: PacketDevice> Driver<D> {
         loop {
             poll_fn(|cx| self.poll_ready(cx)).await?;
             if let Some(ended) = self.turn().map_err(io::Error::other)? {
-                // The peers may be told as long as the device takes packets at all.
-                let flushed = poll_fn(|cx| self.poll_flushed(cx));
-                let _ = tokio::time::timeout(LONGEST_FLUSH, flushed).await;
+                self.flush().await;
                 let _ = ended.send(());
                 return Ok(());
             }
             let border = self.engine.callbacks();
             if self.orphaned && border.is_idle() && border.device.is_alone() {
+                self.flush().await;
                 return Ok(());
             }
             coop::consume_budget().await;
         }
+    }
+
+    /// The peers may be told as long as the device takes packets at all.
+    async fn flush(&mut self) {
+        let flushed = poll_fn(|cx| self.poll_flushed(cx));
+        let _ = tokio::time::timeout(LONGEST_FLUSH, flushed).await;
     }
 
     /// Ready when there is something to do.
@@ -147,7 +161,8 @@ impl<D: PacketDevice> Driver<D> {
     }
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(deadline) = self.deadline else {
+        let told = self.told.front().map(|(due, _)| *due);
+        let Some(deadline) = self.deadline.into_iter().chain(told).min() else {
             return false;
         };
         let due = self.start + (deadline - Instant(0));
@@ -174,6 +189,7 @@ impl<D: PacketDevice> Driver<D> {
             self.note(now, deadline)?;
         }
         self.attend_all(now)?;
+        self.tell_lost(now)?;
         match self.request.take() {
             Some(request) => self.answer(now, request),
             None => Ok(None),
@@ -189,6 +205,35 @@ impl<D: PacketDevice> Driver<D> {
             }
         }
         self.attended = attended;
+        Ok(())
+    }
+
+    /// Tells the peers of connections that went with their engine, which else would
+    /// hear of it when they next say something, and wait until then. To a SYN out of
+    /// nowhere a peer answers with what it expects, and the engine answers that with
+    /// RST: how a connection of which one side has lost its memory is recovered (RFC
+    /// 9293 3.5.1).
+    fn tell_lost(&mut self, now: Instant) -> Result<(), Error> {
+        let options = FlowOptions::default();
+        for tuple in std::mem::take(&mut self.engine.callbacks_mut().lost) {
+            match self.engine.flow_open(now, &tuple, options) {
+                Ok((id, deadline)) => {
+                    self.deadline = deadline;
+                    self.engine.callbacks_mut().add(id, tuple).disown();
+                    self.told.push_back((now + ANSWERED, id));
+                }
+                // The peer has opened it anew.
+                Err(Error::Open(_)) => {}
+                Err(error) => self.note(now, Err(error))?,
+            }
+        }
+        while let Some((due, id)) = self.told.front().copied()
+            && due <= now
+        {
+            self.told.pop_front();
+            let deadline = self.engine.flow_abort(now, id);
+            self.note(now, deadline)?;
+        }
         Ok(())
     }
 
@@ -335,7 +380,14 @@ impl<D: PacketDevice> Driver<D> {
                 reply,
             } => self.open(now, tuple, options, reply)?,
             Request::Metrics(reply) => {
-                let engine = self.engine.counters()?;
+                let engine = match self.engine.counters() {
+                    Ok(engine) => engine,
+                    // A trap, which does not end the service: those of the new engine.
+                    Err(error) => {
+                        self.note(now, Err(error))?;
+                        self.engine.counters()?
+                    }
+                };
                 let border = self.engine.callbacks();
                 let mut tally = border.tally;
                 tally.packets_not_handed_over = border.device.lost;
@@ -343,8 +395,7 @@ impl<D: PacketDevice> Driver<D> {
             }
             Request::Shutdown(reply) => {
                 for id in self.engine.callbacks().ids() {
-                    let deadline = self.engine.flow_abort(now, id);
-                    self.note(now, deadline)?;
+                    self.turn_away(now, id)?;
                 }
                 return Ok(Some(reply));
             }
@@ -352,17 +403,29 @@ impl<D: PacketDevice> Driver<D> {
         Ok(None)
     }
 
+    /// Ends a flow so that its peer is told: by a refusal where one is possible, as a
+    /// flow that has no verdict cannot be reset.
+    fn turn_away(&mut self, now: Instant, id: FlowId) -> Result<(), Error> {
+        let refuse = Verdict::Refuse(Refusal::Reset);
+        let deadline = match self.engine.flow_verdict(now, id, refuse) {
+            Err(Error::Flow(FlowError::AlreadyDecided)) => self.engine.flow_abort(now, id),
+            refused => refused,
+        };
+        self.note(now, deadline)
+    }
+
     fn open(
         &mut self,
         now: Instant,
         tuple: FiveTuple,
         options: FlowOptions,
-        reply: oneshot::Sender<io::Result<Arc<Flow>>>,
+        reply: oneshot::Sender<io::Result<Opened>>,
     ) -> Result<(), Error> {
         let result = match self.engine.flow_open(now, &tuple, options) {
             Ok((id, deadline)) => {
                 self.deadline = deadline;
-                Ok(self.engine.callbacks_mut().add(id, tuple))
+                let flow = self.engine.callbacks_mut().add(id, tuple);
+                Ok(Opened::new(flow))
             }
             Err(error @ Error::Open(_)) => Err(refused(error)),
             Err(error) => {
@@ -370,10 +433,8 @@ impl<D: PacketDevice> Driver<D> {
                 Err(io::ErrorKind::ConnectionReset.into())
             }
         };
-        // The task that asked may have gone: then nobody wants the flow.
-        if let Err(Ok(flow)) = reply.send(result) {
-            flow.abort();
-        }
+        // The task that asked may have gone, before or after: then the flow goes too.
+        let _ = reply.send(result);
         Ok(())
     }
 }

@@ -55,6 +55,8 @@ struct State {
     finishing: bool,
     /// No task has it any more.
     abandoned: bool,
+    /// No task ever wants it.
+    unwanted: bool,
     closed: Option<CloseReason>,
     readers: Waiters,
     writers: Waiters,
@@ -85,11 +87,18 @@ pub(super) struct Work {
 #[derive(Debug, Default)]
 struct Waiters(Vec<Waker>);
 
+/// Some of more may have gone without a word: those that still wait come again.
+const MOST_WAITERS: usize = 64;
+
 impl Waiters {
     fn add(&mut self, cx: &Context<'_>) {
-        if !self.0.iter().any(|waiter| waiter.will_wake(cx.waker())) {
-            self.0.push(cx.waker().clone());
+        if self.0.iter().any(|waiter| waiter.will_wake(cx.waker())) {
+            return;
         }
+        if self.0.len() == MOST_WAITERS {
+            self.take().wake();
+        }
+        self.0.push(cx.waker().clone());
     }
 
     fn take(&mut self) -> Self {
@@ -317,10 +326,25 @@ impl Flow {
         taken
     }
 
+    /// Nobody wants this connection: should it come to be, it is reset.
+    pub(super) fn disown(&self) {
+        let mut state = self.lock();
+        (state.abandoned, state.unwanted) = (true, true);
+    }
+
+    /// Whether it is a connection that the peer knows of.
+    pub(super) fn is_connected(&self) -> bool {
+        let state = self.lock();
+        state.established && !state.unwanted
+    }
+
     pub(super) fn event(&self, event: Event) {
         let mut state = self.lock();
         match event {
-            Event::Established => state.established = true,
+            Event::Established => {
+                state.established = true;
+                state.wanted.abort |= state.unwanted;
+            }
             Event::Writable => {
                 state.blocked = false;
                 drop(state);
@@ -333,11 +357,15 @@ impl Flow {
                 state.wanted = Wanted::default();
             }
         }
+        let unwanted = state.unwanted;
         let (readers, writers) = (state.readers.take(), state.writers.take());
         drop(state);
         readers.wake();
         writers.wake();
         self.changed.notify_waiters();
+        if unwanted {
+            self.want(|_| ());
+        }
     }
 
     /// What there is to do. The data comes back by [`sent`](Self::sent).
@@ -387,6 +415,33 @@ impl Flow {
             self.inbox.push(self.id);
         }
         finish
+    }
+}
+
+/// A flow that was opened for a task, until the task takes it: aborted when it does
+/// not.
+#[derive(Debug)]
+pub(super) struct Opened(Option<Owner>);
+
+impl Opened {
+    pub(super) fn new(flow: Arc<Flow>) -> Self {
+        Self(Some(Owner(flow)))
+    }
+
+    pub(super) fn flow(&self) -> Option<&Flow> {
+        self.0.as_ref().map(|owner| &*owner.0)
+    }
+
+    pub(super) fn take(mut self) -> Option<Owner> {
+        self.0.take()
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if let Some(flow) = self.flow() {
+            flow.abort();
+        }
     }
 }
 

@@ -139,7 +139,7 @@ pub use tcp::{ReadHalf, TcpStream, WriteHalf};
 use crate::{CounterSnapshot, FiveTuple, FlowOptions, Protocol};
 use driver::Request;
 use error::stack_ended;
-use flow::{Flow, Owner};
+use flow::Opened;
 
 /// Why a stack does not start.
 #[derive(Debug, thiserror::Error)]
@@ -223,14 +223,10 @@ impl Stack {
         options: FlowOptions,
     ) -> io::Result<TcpStream> {
         let opened = self.open(Protocol::Tcp, local, peer, options).await?;
-        let mut pending = Pending(Some(opened));
-        if let Some(Owner(flow)) = &pending.0 {
+        if let Some(flow) = opened.flow() {
             flow.established().await.map_err(FlowEnded)?;
         }
-        match pending.0.take() {
-            Some(owner) => Ok(TcpStream::new(owner)),
-            None => Err(stack_ended()),
-        }
+        opened.take().map(TcpStream::new).ok_or_else(stack_ended)
     }
 
     /// Opens a UDP flow from `local` to `peer`.
@@ -245,7 +241,7 @@ impl Stack {
         options: FlowOptions,
     ) -> io::Result<UdpFlow> {
         let opened = self.open(Protocol::Udp, local, peer, options).await?;
-        Ok(UdpFlow::new(opened))
+        opened.take().map(UdpFlow::new).ok_or_else(stack_ended)
     }
 
     /// What the stack has counted.
@@ -279,7 +275,7 @@ impl Stack {
         Ok(self.metrics().await?.prometheus())
     }
 
-    /// Resets every flow, so that the peers are told, and ends. Waits at most a second
+    /// Resets or refuses every flow, so that the peers are told, and ends. Waits at most a second
     /// for a device that takes no packets.
     pub async fn shutdown(&self) {
         for driver in 0..self.shared.drivers.len() {
@@ -294,7 +290,7 @@ impl Stack {
         local: SocketAddr,
         peer: SocketAddr,
         options: FlowOptions,
-    ) -> io::Result<Owner> {
+    ) -> io::Result<Opened> {
         let tuple = FiveTuple {
             protocol,
             local,
@@ -306,7 +302,7 @@ impl Stack {
             options: options.clamped(),
             reply,
         };
-        self.ask(driver, open).await?.map(Owner)
+        self.ask(driver, open).await?
     }
 
     async fn ask<R>(
@@ -318,16 +314,5 @@ impl Stack {
         let sent = self.shared.drivers[driver].send(request(reply)).await;
         sent.map_err(|_| stack_ended())?;
         answer.await.map_err(|_| stack_ended())
-    }
-}
-
-/// A connection whose handshake goes on: given up when nobody waits for it any more.
-struct Pending(Option<Owner>);
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        if let Some(Owner(flow)) = &self.0 {
-            Flow::abort(flow);
-        }
     }
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use tokio::sync::mpsc;
 
-use super::device::PacketDevice;
+use super::device::{BATCH_PACKETS, PacketDevice};
 use crate::{Batch, FiveTuple, Protocol};
 
 /// Packets on their way from one engine's device to another engine. As a network
@@ -139,7 +139,7 @@ impl<D: PacketDevice> PacketDevice for Spread<D> {
             return self.device.poll_receive(cx, batch);
         }
         let before = batch.len();
-        while batch.len() - before < HANDED_OVER
+        while batch.len() - before < BATCH_PACKETS
             && let Poll::Ready(Some(packet)) = self.brought.poll_recv(cx)
         {
             batch.push(&packet);
@@ -399,6 +399,31 @@ mod tests {
         fn mtu(&self) -> usize {
             1500
         }
+    }
+
+    /// A call takes 32 MiB ([`Batch::MAX_BYTES`]), which the rest of a ring passes.
+    #[test]
+    fn what_others_bring_at_once_is_no_more_than_a_call_takes() {
+        let packets: Vec<_> = (0..1000u16)
+            .map(|port| {
+                let from = format!("10.0.0.1:{}", 4000 + port);
+                v4(TCP, 0x4000, &from, LOCAL, &[0; 65_000])
+            })
+            .collect();
+        let (mut parts, owner) = spread(vec![Link(packets.into()), Link([].into())]);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut own = Batch::new();
+        while !parts[0].device.0.is_empty() {
+            let _ = parts[0].poll_receive(&mut cx, &mut own);
+        }
+        let mut seen = own.len();
+        let mut batch = Batch::new();
+        while parts[1].poll_receive(&mut cx, &mut batch).is_ready() {
+            assert!(batch.footprint() <= Batch::MAX_BYTES / 2);
+            seen += batch.len();
+            batch.clear();
+        }
+        assert_eq!((seen, parts[0].lost, owner.instances), (1000, 0, 2));
     }
 
     #[test]

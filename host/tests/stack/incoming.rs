@@ -1,6 +1,8 @@
 //! A flow is announced before it is answered, and the verdict is what the peer sees.
 
+use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
+use std::task::Poll;
 use std::time::Duration;
 
 use l3l4_host::stack::{FlowEnded, Incoming, Stack};
@@ -90,6 +92,29 @@ fn a_flow_whose_peer_has_given_up_is_left_out() {
         near.unwrap();
         assert_eq!(far.peer_addr(), local, "the one that still waits");
     });
+}
+
+/// The driver has opened it, and the task that asked went before it looked. On one
+/// thread, so that the driver has no turn in between.
+#[tokio::test]
+async fn a_flow_whose_opener_is_gone_is_given_up() {
+    let story = async {
+        let (client, _server) = pair();
+        let mut tcp = Box::pin(connect(&client));
+        let (local, peer) = (address(CLIENT), address(SERVER));
+        let mut udp = Box::pin(client.open_udp(local, peer, FlowOptions::default()));
+        poll_fn(|cx| {
+            assert!(tcp.as_mut().poll(cx).is_pending());
+            assert!(udp.as_mut().poll(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        while client.counters().await.unwrap().flows_opened < 2 {}
+        drop((tcp, udp));
+        while client.counters().await.unwrap().flows > 0 {}
+    };
+    let told = timeout(Duration::from_secs(60), story).await;
+    assert!(told.is_ok(), "the story hangs");
 }
 
 #[test]

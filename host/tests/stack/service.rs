@@ -1,13 +1,14 @@
 //! The stack as a whole: its end, a trap, its numbers, several engines.
 
 use std::io::ErrorKind;
+use std::time::Duration;
 
 use l3l4_host::stack::{ChannelDevice, Incoming, Stack, TcpStream};
 use l3l4_host::{CloseReason, DropReason, FlowOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use crate::link::{address, connected, engine, incoming_tcp, link, pair, run};
+use crate::link::{address, connect, connected, engine, incoming_tcp, link, pair, run};
 
 #[test]
 fn shutdown_resets_every_flow_and_ends_the_stack() {
@@ -27,6 +28,21 @@ fn shutdown_resets_every_flow_and_ends_the_stack() {
 }
 
 #[test]
+fn shutdown_refuses_a_flow_that_waits_for_its_verdict() {
+    run(async {
+        let (client, server) = pair();
+        let near = client.clone();
+        let connecting = tokio::spawn(async move { connect(&near).await });
+        while server.counters().await.unwrap().flows == 0 {
+            tokio::task::yield_now().await;
+        }
+        server.shutdown().await;
+        let error = connecting.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+    });
+}
+
+#[test]
 fn streams_outlive_the_handles_of_their_stack() {
     run(async {
         let (client, server) = pair();
@@ -36,6 +52,31 @@ fn streams_outlive_the_handles_of_their_stack() {
         let mut got = [0; 10];
         far.read_exact(&mut got).await.unwrap();
         assert_eq!(&got, b"still here");
+    });
+}
+
+#[test]
+fn what_was_sent_last_leaves_before_the_stack_ends() {
+    run(async {
+        let (_to_stack, packets_in) = mpsc::channel(1);
+        let (packets_out, mut from_stack) = mpsc::channel(1);
+        let device = ChannelDevice::new(packets_in, packets_out, 1500);
+        let stack = Stack::builder().start(device).unwrap();
+        let (local, peer) = (address("10.0.0.1:1"), address("10.0.0.2:2"));
+        let open = stack.open_udp(local, peer, FlowOptions::default());
+        let flow = open.await.unwrap();
+        for data in [b"1", b"2"] {
+            flow.send(data).await.unwrap();
+            while flow.info().await.unwrap().bytes_sent < u64::from(data[0] - b'0') {}
+        }
+        drop((flow, stack));
+        // The driver has nothing left to do but this.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        for data in [b"1", b"2"] {
+            let packet = from_stack.recv().await.unwrap();
+            assert!(packet.ends_with(data), "{packet:?}");
+        }
+        assert_eq!(from_stack.recv().await, None);
     });
 }
 
@@ -73,7 +114,7 @@ fn a_trap_ends_the_flows_and_not_the_service() {
         let small = engine().guest_memory_limit(3 << 20).memory_limit(1 << 20);
         let client = Stack::builder().start(near).unwrap();
         let server = Stack::builder().engine(small).start(far).unwrap();
-        let (mut near, mut far) = connected(&client, &server).await;
+        let (near, mut far) = connected(&client, &server).await;
 
         // The batch is as large as what waits in the channel when the driver looks.
         while server.metrics().await.unwrap().host.restarts == 0 {
@@ -82,9 +123,11 @@ fn a_trap_ends_the_flows_and_not_the_service() {
         assert_eq!(far.closed().await, CloseReason::EngineLost);
         let error = far.read(&mut [0; 9]).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-        // The peer hears of it when it next says something.
-        near.write_all(b"are you there?").await.unwrap();
+        // The peer hears of it, though it says nothing.
         assert_eq!(near.closed().await, CloseReason::ResetByPeer);
+        while server.metrics().await.unwrap().engine.flows > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
 
         let open = client.connect(
             address("10.0.0.1:2"),

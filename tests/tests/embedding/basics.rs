@@ -214,7 +214,9 @@ fn a_signal_reaches_the_program_once(world: &World) {
         [("USR1", 10), ("USR2", 12), ("TERM", 15)],
     ] {
         let names = signals.map(|(name, _)| name).join(" ");
-        let program = world.run(QUIET, &["sh", "-c", &counting(&names)]);
+        // What the test was started with ignored, as by nohup(1), a shell cannot trap.
+        let shell = ["env", "--default-signal", "sh", "-c"];
+        let program = world.run(QUIET, &[&shell[..], &[&counting(&names)]].concat());
         program.wait_until_it_says("ready");
         for (count, (name, number)) in (1..).zip(signals) {
             program.signal(number);
@@ -233,10 +235,13 @@ fn a_terminals_signal_is_not_sent_twice(world: &World) {
     let run = world.run_command(QUIET, &["sh", shell.name()]);
     let words = std::iter::once(run.get_program()).chain(run.get_args());
     let words: Vec<_> = words.map(|it| it.to_str().unwrap()).collect();
-    let line = words.join(" ");
-    // script(1) gives it a terminal, whose interrupt key is Ctrl-C.
-    let mut script = Command::new("script");
-    script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+    // In the shell's place, which the key would end too.
+    let line = format!("exec {}", words.join(" "));
+    // script(1) gives it a terminal, whose interrupt key is Ctrl-C. A shell in the
+    // background ignores that, and so would all that it starts.
+    let mut script = Command::new("env");
+    script.args(["--default-signal", "script", "--quiet", "--return"]);
+    script.args(["--command", &line, "/dev/null"]);
     let mut script = Process::start(script.stdin(Stdio::piped()));
     let mut keys = script.stdin();
     script.wait_until_it_says("ready");

@@ -48,7 +48,7 @@ pub(crate) fn asked_for() -> Option<ExitCode> {
         ("connect-often", [port, seconds, threads, to @ ..]) => {
             connect_often(port, seconds, threads, to);
         }
-        ("hold", [to, flows]) => hold(to, flows, || {}),
+        ("hold", [to, flows]) => hold(to, flows, |_| {}),
         ("hold-under-load", [to, flows, length]) => hold_under_load(to, flows, length),
         ("socks5" | "http", [at]) => upstream::serve(name, at),
         other => panic!("no such client: {other:?}"),
@@ -220,14 +220,14 @@ fn ask_once(to: SocketAddr) -> std::io::Result<()> {
 
 /// Opens flows, says so, and tells how each of them ends. A last one, opened after
 /// that, is echoed.
-fn hold(to: &str, flows: &str, meanwhile: impl FnOnce()) {
+fn hold(to: &str, flows: &str, meanwhile: impl FnOnce(&mut [TcpStream])) {
     let mut streams: Vec<TcpStream> = (0..number(flows)).map(|_| connect(to)).collect();
     for stream in &mut streams {
         stream.write_all(b"hello").unwrap();
         stream.read_exact(&mut [0; 5]).unwrap();
     }
     println!("ready");
-    meanwhile();
+    meanwhile(&mut streams);
     for stream in &mut streams {
         match stream.read(&mut [0; 5]) {
             Ok(length) => println!("read {length}"),
@@ -241,17 +241,19 @@ fn hold(to: &str, flows: &str, meanwhile: impl FnOnce()) {
     }
 }
 
-/// The same beside a stream that never stops, and with a datagram of so many bytes
-/// once that runs.
+/// The same beside a stream that never stops by itself, with a datagram of so many
+/// bytes once that runs. When it stops the others are asked whether they are there.
 fn hold_under_load(to: &str, flows: &str, length: &str) {
     let mut load = connect(to);
     let mut echo = load.try_clone().unwrap();
     std::thread::spawn(move || std::io::copy(&mut echo, &mut std::io::sink()));
     let (under_way, begun) = std::sync::mpsc::channel();
+    let (stop, stopped) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let piece = [0x5a; 65_536];
         for number in 0.. {
             if load.write_all(&piece).is_err() {
+                let _ = stop.send(());
                 return;
             }
             if number == 100 {
@@ -259,8 +261,13 @@ fn hold_under_load(to: &str, flows: &str, length: &str) {
             }
         }
     });
-    hold(to, flows, || {
+    hold(to, flows, |streams| {
         begun.recv().unwrap();
         send(to, &"x".repeat(usize::try_from(number(length)).unwrap()));
+        // An engine that has lost a flow answers its next segment (RFC 9293 3.5.1).
+        stopped.recv().unwrap();
+        for stream in streams {
+            let _ = stream.write_all(b"still there?");
+        }
     });
 }

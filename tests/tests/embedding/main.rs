@@ -35,9 +35,13 @@ mod stream;
 #[cfg(target_os = "linux")]
 mod streams;
 #[cfg(target_os = "linux")]
+mod through;
+#[cfg(target_os = "linux")]
 mod trap;
 #[cfg(target_os = "linux")]
 mod upstream;
+#[cfg(target_os = "linux")]
+mod way;
 #[cfg(target_os = "linux")]
 mod world;
 

@@ -76,10 +76,6 @@ impl Process {
         }
     }
 
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     pub(crate) fn stdin(&mut self) -> std::process::ChildStdin {
         self.child.stdin.take().expect("a piped standard input")
     }
@@ -131,11 +127,20 @@ impl Process {
 
     /// Waits until it has said this on standard output.
     pub(crate) fn wait_until_it_says(&self, text: &str) {
+        self.wait_until(text, &self.stdout);
+    }
+
+    /// Waits until it has said this on standard error.
+    pub(crate) fn wait_until_it_warns(&self, text: &str) {
+        self.wait_until(text, &self.stderr);
+    }
+
+    fn wait_until(&self, text: &str, output: &Output) {
         let start = Instant::now();
-        while !self.said().contains(text) {
-            let (said, complained) = (self.said(), self.stderr.so_far());
+        while !output.so_far().contains(text) {
+            let (said, warned) = (self.said(), self.stderr.so_far());
             let late = start.elapsed() > PATIENCE;
-            assert!(!late, "never {text:?}: {said:?}, {complained:?}");
+            assert!(!late, "never {text:?}: {said:?}, {warned:?}");
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -154,19 +159,13 @@ impl Process {
         }
     }
 
-    /// Bytes of memory that are its own at this moment, and at most so far.
-    pub(crate) fn memory(&self) -> Memory {
+    /// Bytes of memory that are its own at this moment.
+    pub(crate) fn memory(&self) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
         let text = std::fs::read_to_string(path).unwrap();
-        let of = |name: &str| {
-            let line = text.lines().find(|line| line.starts_with(name)).unwrap();
-            let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-            kib << 10
-        };
-        Memory {
-            resident: of("VmRSS:"),
-            highest: of("VmHWM:"),
-        }
+        let line = text.lines().find(|line| line.starts_with("VmRSS:"));
+        let kib = line.unwrap().split_whitespace().nth(1).unwrap();
+        kib.parse::<u64>().unwrap() << 10
     }
 
     /// How many descriptors it has open.
@@ -174,12 +173,6 @@ impl Process {
         let path = format!("/proc/{}/fd", self.child.id());
         std::fs::read_dir(path).unwrap().count()
     }
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Memory {
-    pub(crate) resident: u64,
-    pub(crate) highest: u64,
 }
 
 impl Drop for Process {

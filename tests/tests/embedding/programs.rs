@@ -1,6 +1,5 @@
 //! Programs that measure, and programs that people sit before.
 
-use std::io::Write;
 use std::process::Stdio;
 
 use crate::process::Process;
@@ -55,44 +54,10 @@ fn iperf3_measures_both_ways(world: &World) {
 fn ssh_is_interactive(world: &World) {
     for family in FAMILIES {
         let server = system::sshd(world, family);
-        let path = |name: &str| server.directory.join(name).display().to_string();
-        let (host, port) = (
-            server.address.ip().to_string(),
-            server.address.port().to_string(),
-        );
-        let (key, known) = (
-            path("user"),
-            format!("UserKnownHostsFile={}", path("known")),
-        );
-        let mut ssh = world.run_command(
-            &["--quiet"],
-            &[
-                "ssh",
-                "-F",
-                "none",
-                "-tt",
-                "-p",
-                &port,
-                "-i",
-                &key,
-                "-o",
-                &known,
-                "-o",
-                "StrictHostKeyChecking=accept-new",
-                "-o",
-                "BatchMode=yes",
-                &host,
-                "sh",
-            ],
-        );
+        let command = system::ssh(&server, server.address);
+        let mut ssh = world.run_command(&["--quiet"], &command);
         let mut ssh = Process::start(ssh.stdin(Stdio::piped()));
-        let mut keys = ssh.stdin();
-        for number in 1..=20 {
-            // What comes back is the terminal's echo of this, and the shell's answer.
-            writeln!(keys, "echo =$(({number} * 1000))=").unwrap();
-            ssh.wait_until_it_says(&format!("={}=", number * 1000));
-        }
-        writeln!(keys, "exit 5").unwrap();
+        system::talk(&mut ssh);
         ssh.wait().with_status(5);
     }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use crate::world::World;
-use crate::{basics, dial, programs, rate, sandbox, streams, trap, upstream};
+use crate::{basics, dial, programs, rate, sandbox, streams, through, trap, upstream};
 
 /// What happens, by which programs.
 pub(crate) struct Story {
@@ -36,6 +36,7 @@ fn stories() -> impl Iterator<Item = &'static Story> {
         streams::STORIES,
         programs::STORIES,
         upstream::STORIES,
+        through::STORIES,
         trap::STORIES,
         rate::STORIES,
     ];

@@ -12,6 +12,7 @@ use crate::runner::Story;
 use crate::servers::http;
 use crate::story;
 use crate::stream::{self, ANSWER, QUESTION};
+use crate::way::Way;
 use crate::world::{FAMILIES, World};
 
 pub(crate) const STORIES: &[Story] = &[
@@ -32,6 +33,12 @@ fn accept(listener: &TcpListener) -> TcpStream {
 
 const LENGTHS: [u64; 3] = [0, 1000, 3_000_000];
 
+/// Tells a story of programs inside, and of programs that share a proxy.
+fn both(world: &World, tell: fn(&World, &Way)) {
+    tell(world, &Way::Run);
+    tell(world, world.proxy());
+}
+
 /// Each family with each length, and who listens there.
 fn listeners(world: &World) -> Vec<(TcpListener, SocketAddr, u64)> {
     let cases = FAMILIES.into_iter().flat_map(|it| LENGTHS.map(|n| (it, n)));
@@ -43,12 +50,16 @@ fn listeners(world: &World) -> Vec<(TcpListener, SocketAddr, u64)> {
 }
 
 fn half_close_by_the_client_first(world: &World) {
+    both(world, clients_finish_first);
+}
+
+fn clients_finish_first(world: &World, way: &Way) {
     let listeners = listeners(world);
     let commands: Vec<_> = listeners
         .iter()
-        .map(|(_, address, length)| client::command("finish-first", &[address, length]))
+        .map(|(_, address, length)| client::command("finish-first", &[&way.to(*address), length]))
         .collect();
-    let run = world.run_all(&["--quiet"], &commands);
+    let run = way.start(world, &commands);
     for (listener, _, length) in listeners {
         let mut stream = accept(&listener);
         stream::receive_to_end(&mut stream, QUESTION, length);
@@ -58,12 +69,16 @@ fn half_close_by_the_client_first(world: &World) {
 }
 
 fn half_close_by_the_server_first(world: &World) {
+    both(world, servers_finish_first);
+}
+
+fn servers_finish_first(world: &World, way: &Way) {
     let listeners = listeners(world);
     let commands: Vec<_> = listeners
         .iter()
-        .map(|(_, address, length)| client::command("finish-second", &[address, length]))
+        .map(|(_, address, length)| client::command("finish-second", &[&way.to(*address), length]))
         .collect();
-    let run = world.run_all(&["--quiet"], &commands);
+    let run = way.start(world, &commands);
     for (listener, _, length) in listeners {
         let mut stream = accept(&listener);
         stream::send(&mut stream, ANSWER, length);
@@ -74,13 +89,17 @@ fn half_close_by_the_server_first(world: &World) {
 }
 
 fn sixty_four_mebibytes_each_way_at_once(world: &World) {
+    both(world, both_ways_at_once);
+}
+
+fn both_ways_at_once(world: &World, way: &Way) {
     let length = 64 << 20;
     let servers = FAMILIES.map(|family| world.listen(family));
     let commands: Vec<_> = servers
         .iter()
-        .map(|(_, address)| client::command("both-ways", &[address, &length]))
+        .map(|(_, address)| client::command("both-ways", &[&way.to(*address), &length]))
         .collect();
-    let run = world.run_all(&["--quiet"], &commands);
+    let run = way.start(world, &commands);
     let mut expected = Vec::new();
     for (listener, _) in servers {
         let mut stream = accept(&listener);
@@ -112,21 +131,25 @@ const HELD: u64 = 64 << 20;
 const GROWTH: u64 = 32 << 20;
 
 fn a_server_that_does_not_read_holds_the_client_up(world: &World) {
+    both(world, servers_do_not_read);
+}
+
+fn servers_do_not_read(world: &World, way: &Way) {
     let servers = FAMILIES.map(|family| world.listen(family));
     let commands: Vec<_> = servers
         .iter()
-        .map(|(_, address)| client::command("stuff", &[address, &FAR_TOO_MUCH]))
+        .map(|(_, address)| client::command("stuff", &[&way.to(*address), &FAR_TOO_MUCH]))
         .collect();
-    let mut run = world.script_command(&["--quiet"], &commands);
+    let mut run = way.command(world, &commands);
     let mut run = Process::start(run.stdin(Stdio::piped()));
     let mut stdin = run.stdin();
     for (number, (listener, _)) in servers.into_iter().enumerate() {
         let mut stream = accept(&listener);
-        let before = run.memory();
+        let before = way.memory(&run);
         let said = run.wait_until_line(number);
         let sent: u64 = said.strip_prefix("sent ").unwrap().parse().unwrap();
         assert!(sent < HELD, "{sent} bytes were taken and not read");
-        let grown = run.memory().highest.saturating_sub(before.resident);
+        let grown = way.memory(&run).saturating_sub(before);
         assert!(
             grown < GROWTH,
             "{grown} bytes for a flow that does not move"
@@ -139,24 +162,28 @@ fn a_server_that_does_not_read_holds_the_client_up(world: &World) {
 }
 
 fn a_client_that_does_not_read_holds_the_server_up(world: &World) {
+    both(world, clients_do_not_read);
+}
+
+fn clients_do_not_read(world: &World, way: &Way) {
     let servers = FAMILIES.map(|family| world.listen(family));
     let commands: Vec<_> = servers
         .iter()
-        .map(|(_, address)| client::command("sleep-then-read", &[address]))
+        .map(|(_, address)| client::command("sleep-then-read", &[&way.to(*address)]))
         .collect();
-    let mut run = world.script_command(&["--quiet"], &commands);
+    let mut run = way.command(world, &commands);
     let mut run = Process::start(run.stdin(Stdio::piped()));
     let mut stdin = run.stdin();
     let mut expected = String::new();
     for (listener, _) in servers {
         let mut stream = accept(&listener);
-        let before = run.memory();
+        let before = way.memory(&run);
         stream
             .set_write_timeout(Some(Duration::from_secs(1)))
             .unwrap();
         let sent = stream::send_what_is_taken(&mut stream, ANSWER, FAR_TOO_MUCH);
         assert!(sent < HELD, "{sent} bytes were taken and not read");
-        let grown = run.memory().highest.saturating_sub(before.resident);
+        let grown = way.memory(&run).saturating_sub(before);
         assert!(
             grown < GROWTH,
             "{grown} bytes for a flow that does not move"
@@ -170,11 +197,15 @@ fn a_client_that_does_not_read_holds_the_server_up(world: &World) {
 }
 
 fn a_thousand_connections_are_kept_alive(world: &World) {
+    both(world, connections_are_kept_alive);
+}
+
+fn connections_are_kept_alive(world: &World, way: &Way) {
     let commands: Vec<_> = FAMILIES
         .iter()
         .map(|family| http::serve(world, *family))
-        .map(|server| client::command("keep-alive", &[&server, &1000, &5, &1000]))
+        .map(|server| client::command("keep-alive", &[&way.to(server), &1000, &5, &1000]))
         .collect();
-    let said = world.run_all(&["--quiet"], &commands).wait().well().stdout;
+    let said = way.start(world, &commands).wait().well().stdout;
     assert_eq!(said, "answered 1000\nanswered 1000\n");
 }

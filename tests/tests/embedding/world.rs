@@ -1,6 +1,7 @@
 //! The network that the stories happen in: this process's own namespace, in which
 //! whole networks are local, so that servers can be at any of their addresses.
 
+use std::cell::OnceCell;
 use std::ffi::OsStr;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::process::Command;
@@ -10,6 +11,7 @@ use l3l4_tests::program::program;
 
 use crate::process::Process;
 use crate::servers;
+use crate::way::{Way, script};
 
 /// Where a story happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,7 @@ pub(crate) const NAME: &str = "www.l3l4.test";
 
 /// The namespace, and what is in it for all stories.
 pub(crate) struct World {
+    proxy: OnceCell<Way>,
     _silence: tun::Tun,
 }
 
@@ -86,6 +89,7 @@ impl World {
             mtu: 1500,
         });
         let world = Self {
+            proxy: OnceCell::new(),
             _silence: silence.map_err(|error| error.to_string())?,
         };
         servers::dns::serve();
@@ -119,17 +123,14 @@ impl World {
     }
 
     /// Several programs, one after the other, in one namespace: to start an engine
-    /// takes seconds in a development build.
+    /// takes seconds in a development build. They end at the first that fails.
     pub(crate) fn run_all(&self, options: &[&str], commands: &[Vec<String>]) -> Process {
-        Process::start(&mut self.script_command(options, commands))
+        self.run(options, &["sh", "-ec", &script(commands)])
     }
 
-    /// The same, not started. It ends at the first program that fails.
-    pub(crate) fn script_command(&self, options: &[&str], commands: &[Vec<String>]) -> Command {
-        let quote = |word: &String| format!("'{word}'");
-        let line = |words: &Vec<String>| words.iter().map(quote).collect::<Vec<_>>().join(" ");
-        let lines: Vec<_> = commands.iter().map(line).collect();
-        self.run_command(options, &["sh", "-ec", &lines.join("\n")])
+    /// A proxy, the same for all stories.
+    pub(crate) fn proxy(&self) -> &Way {
+        self.proxy.get_or_init(|| Way::proxy(1, &[]))
     }
 
     /// A listener at a server's address, with a port that is free.

@@ -1,8 +1,7 @@
 //! What is in flight: which bytes were sent when, what the peer has of them, and
 //! what must be taken for lost (RACK, RFC 8985; RFC 6675's scoreboard).
 
-use alloc::collections::VecDeque;
-
+use super::ranges::Ranges;
 use super::seq::Seq;
 use crate::types::Instant;
 
@@ -12,13 +11,11 @@ const MOST_RANGES: usize = 1024;
 /// Ranges that sending makes at most, so that SACK blocks find room beside them: a
 /// host that sends byte by byte to a peer that acknowledges nothing makes no more.
 const MOST_SENT: usize = MOST_RANGES / 2;
-/// Room for ranges that an empty flight keeps.
-const KEPT_RANGES: usize = 8;
 
 /// Bytes that were last sent at one instant. Neighbours of the same instant are
 /// one range: a burst of segments is one, however many they were.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Range {
+pub(super) struct Range {
     start: Seq,
     end: Seq,
     sent: Instant,
@@ -39,7 +36,7 @@ enum State {
 /// All ranges from `snd_una` to `snd_nxt`, in order and without a gap.
 #[derive(Clone, Debug)]
 pub(crate) struct Flight {
-    ranges: VecDeque<Range>,
+    ranges: Ranges,
     sacked: u32,
     lost: u32,
     rack: Rack,
@@ -90,7 +87,7 @@ pub(crate) enum Echo {
 impl Flight {
     pub(crate) fn new() -> Self {
         Self {
-            ranges: VecDeque::new(),
+            ranges: Ranges::default(),
             sacked: 0,
             lost: 0,
             rack: Rack::default(),
@@ -113,7 +110,7 @@ impl Flight {
 
     /// RFC 6675 2, pipe: what is thought to be in the network.
     pub(crate) fn pipe(&self) -> u32 {
-        match (self.ranges.front(), self.ranges.back()) {
+        match (self.ranges.first(), self.ranges.last()) {
             (Some(first), Some(last)) => last.end.since(first.start) - self.sacked - self.lost,
             _ => 0,
         }
@@ -133,10 +130,10 @@ impl Flight {
             again: false,
         };
         let is_full = self.ranges.len() >= MOST_SENT;
-        match self.ranges.back_mut() {
+        match self.ranges.last_mut() {
             Some(last) if last.joins(&range) => last.end = end,
             Some(last) if is_full && last.state == State::Flying => last.absorb(end, now),
-            _ => self.ranges.push_back(range),
+            _ => self.ranges.push(range),
         }
     }
 
@@ -157,7 +154,7 @@ impl Flight {
         let first = self.split(start);
         let after = self.split(end);
         let mut lost = 0;
-        for range in self.ranges.range_mut(first..after) {
+        for range in self.ranges.iter_mut().take(after).skip(first) {
             if range.state == State::Sacked {
                 continue;
             }
@@ -189,7 +186,7 @@ impl Flight {
         delivered: &mut Delivered,
     ) {
         let mut known = true;
-        while let Some(range) = self.ranges.front_mut()
+        while let Some(range) = self.ranges.first_mut()
             && range.start < ack
         {
             let part = Range {
@@ -197,7 +194,7 @@ impl Flight {
                 ..*range
             };
             if part.end == range.end {
-                self.ranges.pop_front();
+                self.ranges.pop();
             } else {
                 range.start = part.end;
             }
@@ -214,9 +211,6 @@ impl Flight {
         if !known {
             // Karn's algorithm: what was sent once may have waited for the rest.
             delivered.rtt = None;
-        }
-        if self.ranges.is_empty() && self.ranges.capacity() > KEPT_RANGES {
-            self.ranges = VecDeque::new();
         }
     }
 
@@ -299,7 +293,7 @@ impl Flight {
         }
         let patience = self.rack.rtt.saturating_add(reorder_window);
         let mut soonest: Option<Instant> = None;
-        for range in &mut self.ranges {
+        for range in self.ranges.iter_mut() {
             if range.state != State::Flying || !self.rack.is_after(range) {
                 continue;
             }
@@ -317,7 +311,7 @@ impl Flight {
     /// Takes the first `length` bytes for lost, unless they were (RFC 6582: what a
     /// third duplicate or partial acknowledgement says).
     pub(crate) fn lose_first(&mut self, length: u32) {
-        let Some(first) = self.ranges.front() else {
+        let Some(first) = self.ranges.first() else {
             return;
         };
         if first.state != State::Flying {
@@ -325,7 +319,7 @@ impl Flight {
         }
         let end = first.end.min(first.start + length);
         self.split(end);
-        if let Some(first) = self.ranges.front_mut() {
+        if let Some(first) = self.ranges.first_mut() {
             first.state = State::Lost;
             self.lost += first.len();
         }
@@ -333,7 +327,7 @@ impl Flight {
 
     /// Takes for lost all that the peer does not have (RFC 6298 5.4, RFC 8985 6.3).
     pub(crate) fn lose_all(&mut self) {
-        for range in &mut self.ranges {
+        for range in self.ranges.iter_mut() {
             if range.state == State::Flying {
                 range.state = State::Lost;
                 self.lost += range.len();
@@ -344,7 +338,7 @@ impl Flight {
     /// Forgets what the peer said to have out of order: it may have dropped it
     /// (RFC 2018 8).
     pub(crate) fn forget_sacks(&mut self) {
-        for range in &mut self.ranges {
+        for range in self.ranges.iter_mut() {
             if range.state == State::Sacked {
                 range.state = State::Lost;
                 self.lost += range.len();
@@ -368,7 +362,7 @@ impl Flight {
             ..*range
         };
         range.end = seq;
-        self.ranges.insert(at + 1, after);
+        self.ranges.insert_behind(at, after);
         at + 1
     }
 
@@ -382,7 +376,7 @@ impl Flight {
                 && range.joins(&next)
             {
                 range.end = next.end;
-                self.ranges.remove(at);
+                self.ranges.remove_behind(at - 1);
             }
             at -= 1;
         }

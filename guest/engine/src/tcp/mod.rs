@@ -3,13 +3,16 @@
 //! A flow is a small [`handshake`] record first and a [`connection`] then, whose
 //! two sides are [`sender`] and [`receiver`]; after the last byte a [`time_wait`]
 //! record remains. The owner calls, for each flow, any number of [`TcpFlow::l3_rx`]
-//! and then one [`TcpFlow::settle`], which delivers once and sends once.
+//! and then one [`TcpFlow::settle`], which delivers once and sends once. What
+//! [`TcpFlow::l4_tx`] is given and may go goes straight from where it lies, and is
+//! stored on the way.
 //!
 //! ```text
 //! segment ─ arrival ─┬─ receiver ─ chain ─┐
 //!                    │                    pool
 //!                    └─ sender ──── chain ┘
 //!                        ├ flight      what was sent when, what is lost (SACK, RACK)
+//!                        │ └ ranges
 //!                        ├ rtt         the retransmission timeout
 //!                        └ congestion  CUBIC, Reno
 //! settle ─ connection ─ transmit ─ segment
@@ -23,6 +26,7 @@ mod flight;
 mod handshake;
 mod options;
 pub(crate) mod pool;
+mod ranges;
 mod receiver;
 mod rtt;
 pub(crate) mod secrets;

@@ -55,13 +55,19 @@ impl Connection {
     ) -> bool {
         let (now, min_rto) = (turn.now, turn.config.min_rto);
         let before = self.send.retransmits;
-        self.send.poll(now, min_rto, self.sack);
-        self.send.wake(now, min_rto);
+        let waits = self.send.is_outstanding();
+        if waits {
+            self.send.poll(now, min_rto, self.sack);
+            self.send.wake(now, min_rto);
+        }
         if self.receive.has_news(turn.pool) {
             self.acks.due = AckDue::Now;
         }
         let mut taken = self.send_repeats(turn, tuple);
-        while taken && let Some(piece) = self.send.next(self.terms.nagle) {
+        while waits
+            && taken
+            && let Some(piece) = self.send.next(self.terms.nagle)
+        {
             taken = turn.make_room();
             if taken {
                 self.send_piece(turn, tuple, &piece, fresh);

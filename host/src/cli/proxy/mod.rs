@@ -40,7 +40,10 @@ pub(crate) fn run(args: &ProxyArgs) -> anyhow::Result<bool> {
         .enable_all()
         .build()
         .context("cannot start threads")?;
-    runtime.block_on(serve(&args, config))
+    let served = runtime.block_on(serve(&args, config));
+    // A name that the system's resolver still looks up would hold the end up.
+    runtime.shutdown_background();
+    served
 }
 
 async fn serve(args: &ProxyArgs, config: Config) -> anyhow::Result<bool> {

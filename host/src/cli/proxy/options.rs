@@ -13,11 +13,11 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Default, PartialEq, clap::Args, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub(crate) struct ProxyOptions {
-    /// Through whom flows are dialled: direct, socks5://[USER:PASSWORD@]HOST:PORT or
-    /// http://[USER:PASSWORD@]HOST:PORT (TCP, and DNS over TCP) [default: direct].
+    /// Through whom flows are dialled: direct, socks5://HOST:PORT or http://HOST:PORT
+    /// (TCP, and DNS over TCP); USER:PASSWORD@ goes before the host [default: direct].
     #[arg(long, value_name = "URL", help_heading = WHERE)]
     proxy: Option<Said<Upstream>>,
-    /// Send every flow to port 53 to this resolver, ADDRESS[:PORT]. Or virtual: answer
+    /// Send every flow to port 53 to this resolver, ADDRESS or ADDRESS:PORT. Or virtual: answer
     /// names with addresses of 198.18.0.0/15 and fd6c:336c:3400::/64, and dial a flow
     /// to one of those by its name, which the upstream then resolves.
     #[arg(long, value_name = "RESOLVER", help_heading = WHERE)]
@@ -29,7 +29,7 @@ pub(crate) struct ProxyOptions {
     /// Bind real sockets to this interface (SO_BINDTODEVICE).
     #[arg(long, value_name = "NAME", help_heading = WHERE)]
     bind_interface: Option<String>,
-    /// Mark the packets of real sockets for `ip rule` (SO_MARK).
+    /// Mark the packets of real sockets for ip rule (SO_MARK).
     #[arg(long, value_name = "NUMBER", help_heading = WHERE)]
     mark: Option<u32>,
     /// What is done with pings [default: pass].

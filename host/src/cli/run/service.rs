@@ -78,7 +78,7 @@ impl Service {
             stop,
             serving,
         } = self;
-        runtime.block_on(async {
+        let result = runtime.block_on(async {
             tokio::select! {
                 () = settle(&stack, ledger) => {}
                 () = interrupted => {}
@@ -87,7 +87,10 @@ impl Service {
             let served = serving.await.context("the proxy failed")?;
             stack.shutdown().await;
             served.context("the engine failed: the program had no network from then on")
-        })
+        });
+        // A name that is looked up still is nobody's any more.
+        runtime.shutdown_background();
+        result
     }
 }
 

@@ -1,6 +1,7 @@
 //! Servers of the system, in directories of their own: openssl, iperf3, sshd.
 
 use std::fs;
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -15,7 +16,7 @@ use crate::world::{Family, World};
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) directory: PathBuf,
-    process: Process,
+    _process: Process,
 }
 
 impl Server {
@@ -30,12 +31,8 @@ impl Server {
         Self {
             address,
             directory,
-            process,
+            _process: process,
         }
-    }
-
-    pub(crate) fn signal(&self, number: i32) {
-        self.process.signal(number);
     }
 }
 
@@ -77,7 +74,13 @@ pub(crate) fn iperf3(world: &World, family: Family) -> Server {
     Server::start(&mut server, address, directory("iperf3", family))
 }
 
-/// `sshd` for one key, `user` in its directory.
+/// The user whom [`sshd`] lets in.
+pub(crate) const USER: &str = "tester";
+
+/// `sshd` for one key, `user` in its directory, and one user, [`USER`].
+///
+/// As root it would become other users, of whom this namespace has none. So it has a
+/// namespace of its own, in which it is that user, and the user is in `/etc/passwd`.
 pub(crate) fn sshd(world: &World, family: Family) -> Server {
     let directory = directory("sshd", family);
     for name in ["host", "user"] {
@@ -89,15 +92,44 @@ pub(crate) fn sshd(world: &World, family: Family) -> Server {
     let path = |name: &str| directory.join(name).display().to_string();
     let configuration = format!(
         "ListenAddress {address}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\n\
-         StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\n",
+         StrictModes no\nUsePAM no\nPasswordAuthentication no\n",
         path("host"),
         path("user.pub"),
     );
-    fs::write(directory.join("configuration"), configuration).unwrap();
+    fs::write(path("configuration"), configuration).unwrap();
+    let user = format!("{USER}:x:1000:1000::/tmp:/bin/sh\n");
+    fs::write(path("passwd"), user).unwrap();
+    let script = "mount --bind \"$1\" /etc/passwd && \
+                  exec unshare --user --map-user=1000 --map-group=1000 \"$2\" -D -e -f \"$3\"";
+    let mut server = Command::new("unshare");
+    server.args(["--mount", "sh", "-c", script, "sh", &path("passwd")]);
     // It insists on the path of itself.
-    let mut server = Command::new(find("sshd").expect("sshd"));
-    server.args(["-D", "-e", "-f", &path("configuration")]);
+    server
+        .arg(find("sshd").expect("sshd"))
+        .arg(path("configuration"));
     Server::start(&mut server, address, directory)
+}
+
+/// The command line of a shell at `sshd`, which is found at `address`.
+pub(crate) fn ssh(sshd: &Server, address: SocketAddr) -> Vec<String> {
+    let path = |name: &str| sshd.directory.join(name).display().to_string();
+    let (host, port) = (address.ip(), address.port());
+    let (key, known) = (path("user"), path("known"));
+    let line = format!(
+        "ssh -F none -T -p {port} -i {key} -o UserKnownHostsFile={known} \
+         -o StrictHostKeyChecking=accept-new -o BatchMode=yes {USER}@{host} sh"
+    );
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Line by line, each answered before the next, until the shell ends with 5.
+pub(crate) fn talk(shell: &mut Process) {
+    let mut keys = shell.stdin();
+    for number in 1..=20 {
+        writeln!(keys, "echo =$(({number} * 1000))=").unwrap();
+        shell.wait_until_it_says(&format!("={}=", number * 1000));
+    }
+    writeln!(keys, "exit 5").unwrap();
 }
 
 /// An address that was free a moment ago.
