@@ -59,6 +59,38 @@ impl Egress {
         !self.refused
     }
 
+    /// Lends the batch to the host, so that a packet may follow it that is lent from
+    /// elsewhere.
+    pub(crate) fn make_way(
+        &mut self,
+        callbacks: &mut dyn Callbacks,
+        counters: &mut CounterSnapshot,
+    ) -> bool {
+        if !self.packets.is_empty() && !self.refused {
+            self.flush(callbacks, counters);
+        }
+        !self.refused
+    }
+
+    /// Lends a packet from where it lies. The caller has made way for it; if the host
+    /// does not take it, it is kept here.
+    pub(crate) fn lend(
+        &mut self,
+        packet: &[u8],
+        callbacks: &mut dyn Callbacks,
+        counters: &mut CounterSnapshot,
+    ) {
+        let lent = described(packet.len());
+        if callbacks.l3_tx(packet, &[lent]) == 0 {
+            self.space(packet.len()).copy_from_slice(packet);
+            self.commit(packet.len());
+            self.refused = true;
+            return;
+        }
+        counters.l3_tx_packets += 1;
+        counters.l3_tx_bytes += packet.len() as u64;
+    }
+
     /// Space for a packet of `length` bytes, which holds anything. It counts from
     /// `commit` on; what is not committed is overwritten. There is space also
     /// when no room could be made.
@@ -69,11 +101,7 @@ impl Egress {
     /// The packet written to `space` joins the batch.
     pub(crate) fn commit(&mut self, length: usize) {
         self.used += length;
-        self.packets.push(Packet {
-            length: u32::try_from(length).unwrap_or(u32::MAX),
-            segment_size: 0,
-            checksum: Checksum::Full,
-        });
+        self.packets.push(described(length));
     }
 
     /// Lends the batch to the host and keeps what it does not take.
@@ -95,5 +123,14 @@ impl Egress {
         self.used -= taken_bytes;
         self.packets.drain(..taken);
         self.refused = !self.packets.is_empty();
+    }
+}
+
+/// What the host is told of a packet.
+fn described(length: usize) -> Packet {
+    Packet {
+        length: u32::try_from(length).unwrap_or(u32::MAX),
+        segment_size: 0,
+        checksum: Checksum::Full,
     }
 }

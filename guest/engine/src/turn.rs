@@ -55,6 +55,11 @@ impl Turn<'_> {
         self.egress.make_room(self.callbacks, self.counters)
     }
 
+    /// Whether a packet may be lent from where it lies.
+    pub(crate) fn make_way(&mut self) -> bool {
+        self.egress.make_way(self.callbacks, self.counters)
+    }
+
     /// As `make_room`, for a reply that is given up when there is none.
     pub(crate) fn make_room_for_reply(&mut self) -> bool {
         let room = self.make_room();

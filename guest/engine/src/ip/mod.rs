@@ -19,7 +19,7 @@ use crate::counters::DropReason;
 
 pub(crate) use self::extension::upper;
 pub(crate) use self::fragment::Fragment;
-pub(crate) use self::outgoing::{Datagram, send};
+pub(crate) use self::outgoing::{Datagram, send, write_header};
 pub(crate) use self::report::{Problem, Rejected, Report};
 
 /// The largest IPv4 packet, and the most that can follow the header of an IPv6

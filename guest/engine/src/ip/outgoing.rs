@@ -30,8 +30,8 @@ pub(crate) fn send(
     egress.commit(length);
 }
 
-/// The header of a packet that fills `space`.
-fn write_header(space: &mut [u8], src: IpAddr, dst: IpAddr, protocol: IpProtocol) {
+/// Writes the header of a packet that fills `space`.
+pub(crate) fn write_header(space: &mut [u8], src: IpAddr, dst: IpAddr, protocol: IpProtocol) {
     let (IpAddr::V4(src), IpAddr::V4(dst)) = (src, dst) else {
         let payload_length = space.len() - header_length(src);
         let header = IpRepr::new(src.into(), dst.into(), protocol, payload_length, HOP_LIMIT);

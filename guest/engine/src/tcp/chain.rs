@@ -1,7 +1,11 @@
 //! A stretch of a byte stream in blocks of the pool: written anywhere ahead, taken
 //! from the front. An empty one holds no block.
+//!
+//! What is to become one large packet is laid as one piece into a wide block, with
+//! room for the headers before it: the packet is then lent to the host from where it
+//! lies, the first time and every other.
 
-use super::pool::{BLOCK, Index, NONE, Pool, Purpose};
+use super::pool::{Index, NONE, Pool, Purpose};
 use crate::checksum::Sum;
 
 /// Bytes copied at once. Longer copies are left to `rep movsb` by glibc, also for the
@@ -14,10 +18,11 @@ const COPIED: usize = 2048;
 pub(crate) struct Chain {
     head: Index,
     tail: Index,
-    /// Where the front lies in the first block.
+    /// Where the front lies in what the first block holds.
     start: u32,
-    blocks: u32,
-    /// A block that was used lately, and how many blocks lie before it.
+    /// Bytes that the blocks hold, from the first of the first block on.
+    held: u32,
+    /// A block that was used lately, and how many bytes the blocks before it hold.
     near: Index,
     near_at: u32,
 }
@@ -27,19 +32,19 @@ impl Chain {
         head: NONE,
         tail: NONE,
         start: 0,
-        blocks: 0,
+        held: 0,
         near: NONE,
         near_at: 0,
     };
 
     /// How far the blocks reach from the front.
     pub(crate) fn reach(&self) -> usize {
-        self.blocks as usize * BLOCK - self.start as usize
+        (self.held - self.start) as usize
     }
 
     /// Whether it holds no block.
     pub(crate) fn is_empty(&self) -> bool {
-        self.blocks == 0
+        self.head == NONE
     }
 
     /// Makes the blocks reach `length` bytes from the front, or as far as the pool
@@ -56,16 +61,69 @@ impl Chain {
             let Some(block) = pool.take(purpose) else {
                 break;
             };
-            if self.is_empty() {
-                self.head = block;
-                (self.near, self.near_at) = (block, 0);
-            } else {
-                pool.link(self.tail, block);
-            }
-            self.tail = block;
-            self.blocks += 1;
+            self.append(pool, block);
         }
         self.reach().min(length)
+    }
+
+    fn append(&mut self, pool: &mut Pool, block: Index) {
+        if self.is_empty() {
+            self.head = block;
+            (self.near, self.near_at) = (block, 0);
+        } else {
+            pool.link(self.tail, block);
+        }
+        self.tail = block;
+        self.held += narrow(pool.length(block));
+    }
+
+    /// Lays the bytes from `at` to `end`, which are stored, and then `data` as one piece
+    /// into a wide block; nothing else is stored from `at` on. Says whether there is
+    /// such a block.
+    pub(crate) fn lay(
+        &mut self,
+        pool: &mut Pool,
+        at: usize,
+        end: usize,
+        data: &[u8],
+        purpose: Purpose,
+    ) -> bool {
+        let stored = end - at;
+        let Some(block) = pool.take_wide(purpose, stored + data.len()) else {
+            return false;
+        };
+        pool.lay(block, |pool, space| {
+            let (front, rest) = space.split_at_mut(stored);
+            let sum = self.read(pool, at, front);
+            sum.then(Sum::default().copy(rest, data))
+        });
+        self.cut(pool, at);
+        self.append(pool, block);
+        true
+    }
+
+    /// The block that holds just the `length` bytes from a position on as one piece,
+    /// and their sum.
+    pub(crate) fn laid(&mut self, pool: &Pool, at: usize, length: usize) -> Option<(Index, Sum)> {
+        let (block, offset) = self.seek(pool, at);
+        let sum = pool.sum(block)?;
+        (offset == 0 && pool.length(block) == length).then_some((block, sum))
+    }
+
+    /// Lets the blocks reach to a position and no further.
+    fn cut(&mut self, pool: &mut Pool, at: usize) {
+        let Some(last) = at.checked_sub(1) else {
+            self.clear(pool);
+            return;
+        };
+        let (block, offset) = self.seek(pool, last);
+        pool.shorten(block, offset + 1);
+        let mut beyond = pool.link(block, NONE);
+        while beyond != NONE {
+            beyond = pool.give(beyond);
+        }
+        self.tail = block;
+        self.held = self.start + narrow(at);
     }
 
     /// Writes bytes at a position; the blocks reach beyond them.
@@ -138,21 +196,24 @@ impl Chain {
 
     /// Takes bytes off the front.
     pub(crate) fn consume(&mut self, pool: &mut Pool, length: usize) {
-        let mut start = self.start as usize + length;
-        while start >= BLOCK && !self.is_empty() {
-            if self.near == self.head {
-                (self.near, self.near_at) = (pool.next(self.head), 1);
+        let mut start = self.start + narrow(length);
+        while self.head != NONE {
+            let held = narrow(pool.length(self.head));
+            if start < held {
+                break;
             }
-            self.head = pool.give(self.head);
-            self.blocks -= 1;
-            self.near_at -= 1;
-            start -= BLOCK;
+            let next = pool.give(self.head);
+            match self.near == self.head {
+                true => (self.near, self.near_at) = (next, 0),
+                false => self.near_at -= held,
+            }
+            self.head = next;
+            self.held -= held;
+            start -= held;
         }
         if self.is_empty() {
             *self = Self::EMPTY;
         } else {
-            #[expect(clippy::cast_possible_truncation, reason = "less than a block")]
-            let start = start as u32;
             self.start = start;
         }
     }
@@ -169,23 +230,29 @@ impl Chain {
     /// The block that a position lies in, and where.
     fn seek(&mut self, pool: &Pool, at: usize) -> (Index, usize) {
         let at = self.start as usize + at;
-        let (number, offset) = (at / BLOCK, at % BLOCK);
-        let (mut block, mut passed) = match self.near_at as usize <= number {
+        let (mut block, mut before) = match self.near_at as usize <= at {
             true => (self.near, self.near_at as usize),
             false => (self.head, 0),
         };
-        while passed < number && block != NONE {
+        while block != NONE {
+            let length = pool.length(block);
+            if at - before < length {
+                break;
+            }
+            before += length;
             block = pool.next(block);
-            passed += 1;
         }
         if block != NONE {
             self.near = block;
-            #[expect(clippy::cast_possible_truncation, reason = "less than `blocks`")]
-            let passed = passed as u32;
-            self.near_at = passed;
+            self.near_at = narrow(before);
         }
-        (block, offset)
+        (block, at - before)
     }
+}
+
+/// A stretch is as long as a window at most (RFC 7323 2.3).
+fn narrow(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -194,12 +261,108 @@ mod tests {
     use alloc::vec::Vec;
 
     use super::*;
+    use crate::tcp::pool::{BLOCK, WIDE};
+
+    fn data(length: u32) -> Vec<u8> {
+        (0..length).map(|i| (i % 251).to_le_bytes()[0]).collect()
+    }
+
+    fn contents(chain: &mut Chain, pool: &Pool, length: usize) -> Vec<u8> {
+        let mut out = vec![0; length];
+        let sum = chain.read(pool, 0, &mut out);
+        assert_eq!(sum.finish(), Sum::default().add(&out).finish());
+        out
+    }
+
+    /// Laid in turn with what is written, taken off in steps that fall anywhere.
+    #[test]
+    fn what_is_laid_is_one_piece_and_keeps_its_place() {
+        let more = Purpose::SendMore;
+        for step in [1, 1000, BLOCK, 50_000, 60_000] {
+            let mut pool = Pool::new(4 << 20);
+            let mut chain = Chain::EMPTY;
+            let data = data(400_000);
+            // 999 bytes are written, and then belong to what is laid, an odd number.
+            assert_eq!(chain.extend(&mut pool, 20_999, more, more), 20_999);
+            chain.write(&mut pool, 0, &data[..20_999]);
+            assert!(chain.lay(&mut pool, 20_000, 20_999, &data[20_999..80_000], more));
+            assert_eq!(chain.reach(), 80_000);
+            // The first block and two that hold what is left of the second and third.
+            assert_eq!(pool.memory(), 3 * BLOCK as u64 + WIDE as u64);
+            assert!(chain.lay(&mut pool, 80_000, 80_000, &data[80_000..140_000], more));
+            assert_eq!(chain.extend(&mut pool, 141_000, more, more), 141_000);
+            chain.write(&mut pool, 140_000, &data[140_000..141_000]);
+            assert_eq!(contents(&mut chain, &pool, 141_000), data[..141_000]);
+
+            let (block, sum) = chain.laid(&pool, 20_000, 60_000).unwrap();
+            assert_eq!(pool.bytes(block), &data[20_000..80_000]);
+            assert_eq!(sum.finish(), Sum::default().add(pool.bytes(block)).finish());
+            let headers = pool.packet_mut(block, WIDE - 60_000).unwrap();
+            headers[..WIDE - 60_000].fill(0xff);
+            assert_eq!(pool.packet_mut(block, WIDE - 60_000 + 1), None);
+            assert_eq!(contents(&mut chain, &pool, 141_000), data[..141_000]);
+            for (at, length) in [
+                (20_000, 59_999),
+                (20_001, 59_999),
+                (0, 20_000),
+                (140_000, 1),
+            ] {
+                let laid = chain.laid(&pool, at, length);
+                assert!(laid.is_none(), "{at} {length}");
+            }
+
+            let mut taken = 0;
+            while taken + step < 141_000 {
+                chain.consume(&mut pool, step);
+                taken += step;
+                let rest = contents(&mut chain, &pool, 141_000 - taken);
+                assert_eq!(rest, data[taken..141_000]);
+                if step == 1 && taken == 70 {
+                    break;
+                }
+            }
+            chain.clear(&mut pool);
+            assert_eq!(pool.memory(), 0);
+        }
+    }
+
+    #[test]
+    fn what_was_laid_and_is_cut_is_no_piece_any_more() {
+        let more = Purpose::SendMore;
+        let mut pool = Pool::new(4 << 20);
+        let mut chain = Chain::EMPTY;
+        let data = data(150_000);
+        assert!(chain.lay(&mut pool, 0, 0, &data[..60_000], more));
+        assert!(chain.laid(&pool, 0, 60_000).is_some());
+        assert!(chain.lay(&mut pool, 59_000, 60_000, &data[60_000..120_000], more));
+        assert!(chain.laid(&pool, 0, 59_000).is_none());
+        assert!(chain.laid(&pool, 59_000, 61_000).is_some());
+        assert_eq!(contents(&mut chain, &pool, 120_000), data[..120_000]);
+        // All of it is laid anew.
+        chain.consume(&mut pool, 60_000);
+        assert!(chain.lay(&mut pool, 0, 60_000, &data[120_000..121_000], more));
+        assert_eq!(contents(&mut chain, &pool, 61_000), data[60_000..121_000]);
+        assert_eq!(pool.memory(), WIDE as u64);
+    }
+
+    #[test]
+    fn nothing_is_laid_without_memory_and_nothing_lost() {
+        let (first, more) = (Purpose::SendFirst, Purpose::SendMore);
+        let mut pool = Pool::new(16 * BLOCK as u64);
+        let mut chain = Chain::EMPTY;
+        let data = data(70_000);
+        assert_eq!(chain.extend(&mut pool, 7 * BLOCK, first, more), 7 * BLOCK);
+        chain.write(&mut pool, 0, &data[..7 * BLOCK]);
+        assert!(!chain.lay(&mut pool, 0, 7 * BLOCK, &data[7 * BLOCK..60_000], more));
+        assert_eq!(contents(&mut chain, &pool, 7 * BLOCK), data[..7 * BLOCK]);
+        assert!(!chain.lay(&mut pool, 0, 7 * BLOCK, &[0; WIDE], first));
+    }
 
     #[test]
     fn a_stream_goes_through_in_odd_pieces() {
         let mut pool = Pool::new(1 << 20);
         let mut chain = Chain::EMPTY;
-        let data: Vec<u8> = (0..40_000u32).map(|i| (i % 251).to_le_bytes()[0]).collect();
+        let data = data(40_000);
         let (mut written, mut taken, mut at) = (0, 0, 0usize);
         let mut out = Vec::new();
         while out.len() < data.len() {

@@ -2,15 +2,24 @@
 //! many as the memory limit allows.
 
 use alloc::boxed::Box;
+use alloc::vec;
 use alloc::vec::Vec;
+
+use crate::checksum::Sum;
 
 /// Bytes of a block. A peer that sends one byte and never reads pins one each way;
 /// a batch of 32 full segments takes six, each lent to the host with one call.
 pub(crate) const BLOCK: usize = 8192;
 const BLOCK_BYTES: u64 = BLOCK as u64;
 
-/// Free blocks kept for the next flow rather than given back to the allocator.
+/// Bytes of a wide block, in which the largest packet lies whole: it counts as eight.
+pub(crate) const WIDE: usize = WIDE_BLOCKS * BLOCK;
+pub(crate) const WIDE_BLOCKS: usize = 8;
+
+/// Free blocks kept for the next flow rather than given back to the allocator, and
+/// the same of wide ones: 2 MiB of each.
 const SPARE: usize = 256;
+const SPARE_WIDE: usize = SPARE / WIDE_BLOCKS;
 
 /// Names a block of the pool.
 pub(crate) type Index = u32;
@@ -50,9 +59,24 @@ impl Purpose {
 
 #[derive(Debug)]
 struct Block {
-    /// None while the allocator has it.
-    bytes: Option<Box<[u8; BLOCK]>>,
+    /// `BLOCK` or `WIDE` of them; none while the allocator has them.
+    bytes: Option<Box<[u8]>>,
+    /// Where what it holds lies in them.
+    start: u32,
+    end: u32,
+    /// The sum of what it holds, if it was laid there as one piece.
+    sum: Option<Sum>,
     next: Index,
+}
+
+impl Block {
+    const BARE: Self = Self {
+        bytes: None,
+        start: 0,
+        end: 0,
+        sum: None,
+        next: NONE,
+    };
 }
 
 /// The pool, and the account of all memory that counts against the limit.
@@ -61,8 +85,10 @@ pub(crate) struct Pool {
     blocks: Vec<Block>,
     /// Free blocks with memory, last freed first: that one is in the cache.
     spare: Vec<Index>,
+    spare_wide: Vec<Index>,
     /// Free blocks without.
     bare: Vec<Index>,
+    /// Blocks in use, a wide one counted as so many.
     used: u64,
     /// Bytes of records: flows, TIME-WAIT.
     records: u64,
@@ -74,6 +100,7 @@ impl Pool {
         Self {
             blocks: Vec::new(),
             spare: Vec::new(),
+            spare_wide: Vec::new(),
             bare: Vec::new(),
             used: 0,
             records: 0,
@@ -107,6 +134,12 @@ impl Pool {
         self.memory() + BLOCK_BYTES <= purpose.share(self.limit)
     }
 
+    /// How many blocks there are for this.
+    pub(crate) fn blocks_left(&self, purpose: Purpose) -> usize {
+        let left = purpose.share(self.limit).saturating_sub(self.memory());
+        usize::try_from(left / BLOCK_BYTES).unwrap_or(usize::MAX)
+    }
+
     /// The largest window that one flow should offer, by what is left: a quarter
     /// of it, so that many flows at once do not promise more than there is.
     pub(crate) fn allowance(&self) -> u32 {
@@ -116,26 +149,47 @@ impl Pool {
         u32::try_from(left / 4).unwrap_or(u32::MAX)
     }
 
-    /// Takes a block, its bytes as they are.
+    /// Takes a block, its bytes as they are: it holds all of them.
     pub(crate) fn take(&mut self, purpose: Purpose) -> Option<Index> {
         if !self.has_block(purpose) {
             return None;
         }
-        let index = match self.spare.pop().or_else(|| self.bare.pop()) {
+        let spare = self.spare.pop();
+        self.prepare(spare, BLOCK)
+    }
+
+    /// Takes a wide block, which holds its last `length` bytes, as they are.
+    pub(crate) fn take_wide(&mut self, purpose: Purpose, length: usize) -> Option<Index> {
+        if self.blocks_left(purpose) < WIDE_BLOCKS || length > WIDE {
+            return None;
+        }
+        let spare = self.spare_wide.pop();
+        let index = self.prepare(spare, WIDE)?;
+        #[expect(clippy::cast_possible_truncation, reason = "less than a wide block")]
+        let start = (WIDE - length) as u32;
+        self.blocks.get_mut(index as usize)?.start = start;
+        Some(index)
+    }
+
+    fn prepare(&mut self, spare: Option<Index>, length: usize) -> Option<Index> {
+        let index = match spare.or_else(|| self.bare.pop()) {
             Some(index) => index,
             None => {
                 let index = Index::try_from(self.blocks.len()).ok()?;
-                self.blocks.push(Block {
-                    bytes: None,
-                    next: NONE,
-                });
+                self.blocks.push(Block::BARE);
                 index
             }
         };
         let block = self.blocks.get_mut(index as usize)?;
-        block.next = NONE;
-        block.bytes.get_or_insert_with(|| Box::new([0; BLOCK]));
-        self.used += 1;
+        let bytes = block.bytes.take();
+        #[expect(clippy::cast_possible_truncation, reason = "at most a wide block")]
+        let end = length as u32;
+        *block = Block {
+            bytes: Some(bytes.unwrap_or_else(|| vec![0; length].into_boxed_slice())),
+            end,
+            ..Block::BARE
+        };
+        self.used += (length / BLOCK) as u64;
         Some(index)
     }
 
@@ -154,9 +208,14 @@ impl Pool {
         let Some(block) = self.blocks.get_mut(index as usize) else {
             return NONE;
         };
-        self.used -= 1;
-        if self.spare.len() < SPARE {
-            self.spare.push(index);
+        let length = block.bytes.as_ref().map_or(0, |bytes| bytes.len());
+        self.used -= (length / BLOCK) as u64;
+        let (spare, most) = match length {
+            WIDE => (&mut self.spare_wide, SPARE_WIDE),
+            _ => (&mut self.spare, SPARE),
+        };
+        if spare.len() < most {
+            spare.push(index);
         } else {
             block.bytes = None;
             self.bare.push(index);
@@ -171,25 +230,74 @@ impl Pool {
             .map_or(NONE, |block| block.next)
     }
 
-    /// Lets `next` follow.
-    pub(crate) fn link(&mut self, index: Index, next: Index) {
-        if let Some(block) = self.blocks.get_mut(index as usize) {
-            block.next = next;
-        }
+    /// Lets `next` follow, and returns what did.
+    pub(crate) fn link(&mut self, index: Index, next: Index) -> Index {
+        self.blocks
+            .get_mut(index as usize)
+            .map_or(NONE, |block| core::mem::replace(&mut block.next, next))
     }
 
+    /// How many bytes a block holds.
+    pub(crate) fn length(&self, index: Index) -> usize {
+        self.blocks
+            .get(index as usize)
+            .map_or(0, |block| (block.end - block.start) as usize)
+    }
+
+    /// What a block holds.
     pub(crate) fn bytes(&self, index: Index) -> &[u8] {
         self.blocks
             .get(index as usize)
-            .and_then(|block| block.bytes.as_deref())
-            .map_or(&[], |bytes| bytes)
+            .and_then(|block| {
+                block
+                    .bytes
+                    .as_ref()?
+                    .get(block.start as usize..block.end as usize)
+            })
+            .unwrap_or(&[])
     }
 
     pub(crate) fn bytes_mut(&mut self, index: Index) -> &mut [u8] {
-        self.blocks
-            .get_mut(index as usize)
-            .and_then(|block| block.bytes.as_deref_mut())
-            .map_or(&mut [], |bytes| bytes)
+        self.packet_mut(index, 0).unwrap_or(&mut [])
+    }
+
+    /// What a block holds, and so many bytes before it, if it has them to spare.
+    pub(crate) fn packet_mut(&mut self, index: Index, headers: usize) -> Option<&mut [u8]> {
+        let block = self.blocks.get_mut(index as usize)?;
+        let start = (block.start as usize).checked_sub(headers)?;
+        block.bytes.as_mut()?.get_mut(start..block.end as usize)
+    }
+
+    /// Lets a block hold only its first `length` bytes.
+    pub(crate) fn shorten(&mut self, index: Index, length: usize) {
+        if let Some(block) = self.blocks.get_mut(index as usize)
+            && length < (block.end - block.start) as usize
+        {
+            #[expect(clippy::cast_possible_truncation, reason = "less than it held")]
+            let length = length as u32;
+            block.end = block.start + length;
+            block.sum = None;
+        }
+    }
+
+    /// Lets a function write what a block holds beside the other blocks. Its sum
+    /// is kept with it.
+    pub(crate) fn lay(&mut self, index: Index, write: impl FnOnce(&Self, &mut [u8]) -> Sum) {
+        let Some(block) = self.blocks.get_mut(index as usize) else {
+            return;
+        };
+        let (start, end) = (block.start as usize, block.end as usize);
+        let mut bytes = block.bytes.take();
+        let space = bytes.as_mut().and_then(|bytes| bytes.get_mut(start..end));
+        let sum = space.map(|space| write(self, space));
+        if let Some(block) = self.blocks.get_mut(index as usize) {
+            (block.bytes, block.sum) = (bytes, sum);
+        }
+    }
+
+    /// The sum of what a block holds, if it was laid there as one piece.
+    pub(crate) fn sum(&self, index: Index) -> Option<Sum> {
+        self.blocks.get(index as usize)?.sum
     }
 }
 

@@ -177,6 +177,11 @@ impl Header {
             options: Writer::new(),
         }
     }
+
+    /// Bytes, with the options.
+    pub(crate) fn length(&self) -> usize {
+        HEADER + self.options.bytes().len()
+    }
 }
 
 /// Makes one packet of a segment from the tuple's local end to its peer, its
@@ -189,38 +194,53 @@ pub(crate) fn send(
     length: usize,
     fill: impl FnOnce(&mut [u8]) -> Sum,
 ) {
-    let options = header.options.bytes();
-    let start = HEADER + options.len();
-    let protocol = IpProtocol::Tcp;
+    let start = header.length();
+    let (local, peer) = (tuple.local, tuple.peer);
     ip::send(
         egress,
-        tuple.local,
-        tuple.peer,
-        protocol,
+        local,
+        peer,
+        IpProtocol::Tcp,
         start + length,
         |space| {
-            // In an array of its own it is a few words in registers.
-            let mut bytes = [0; HEADER];
-            let mut packet = TcpPacket::new_unchecked(&mut bytes[..]);
-            packet.set_src_port(tuple.local_port);
-            packet.set_dst_port(tuple.peer_port);
-            packet.set_seq_number(to_wire(header.seq));
-            packet.set_ack_number(to_wire(header.ack.unwrap_or_default()));
-            packet.set_header_len(u8::try_from(start).unwrap_or(u8::MAX));
-            packet.set_syn(header.flags.syn);
-            packet.set_fin(header.flags.fin);
-            packet.set_rst(header.flags.rst);
-            packet.set_psh(header.flags.psh);
-            packet.set_ack(header.ack.is_some());
-            packet.set_window_len(header.window);
             let data = fill(&mut space[start..]);
-            let sum = Sum::pseudo_header(tuple.local, tuple.peer, protocol.into(), space.len());
-            let sum = sum.add(&bytes).add(options).then(data);
-            bytes[16..18].copy_from_slice(&sum.finish());
-            space[..HEADER].copy_from_slice(&bytes);
-            space[HEADER..start].copy_from_slice(options);
+            write_header(tuple, header, space, data);
         },
     );
+}
+
+/// Writes the headers of the packet that fills `space`, in which its data lies, whose
+/// sum is known.
+pub(crate) fn write_headers(tuple: &Tuple, header: &Header, space: &mut [u8], data: Sum) {
+    ip::write_header(space, tuple.local, tuple.peer, IpProtocol::Tcp);
+    let segment = &mut space[ip::header_length(tuple.peer)..];
+    write_header(tuple, header, segment, data);
+}
+
+/// Writes the header of a segment, in which its data lies, whose sum is known.
+fn write_header(tuple: &Tuple, header: &Header, segment: &mut [u8], data: Sum) {
+    let options = header.options.bytes();
+    let start = header.length();
+    // In an array of its own it is a few words in registers.
+    let mut bytes = [0; HEADER];
+    let mut packet = TcpPacket::new_unchecked(&mut bytes[..]);
+    packet.set_src_port(tuple.local_port);
+    packet.set_dst_port(tuple.peer_port);
+    packet.set_seq_number(to_wire(header.seq));
+    packet.set_ack_number(to_wire(header.ack.unwrap_or_default()));
+    packet.set_header_len(u8::try_from(start).unwrap_or(u8::MAX));
+    packet.set_syn(header.flags.syn);
+    packet.set_fin(header.flags.fin);
+    packet.set_rst(header.flags.rst);
+    packet.set_psh(header.flags.psh);
+    packet.set_ack(header.ack.is_some());
+    packet.set_window_len(header.window);
+    let protocol = IpProtocol::Tcp.into();
+    let sum = Sum::pseudo_header(tuple.local, tuple.peer, protocol, segment.len());
+    let sum = sum.add(&bytes).add(options).then(data);
+    bytes[16..18].copy_from_slice(&sum.finish());
+    segment[..HEADER].copy_from_slice(&bytes);
+    segment[HEADER..start].copy_from_slice(options);
 }
 
 /// As `send`, without data.

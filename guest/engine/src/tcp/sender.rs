@@ -8,7 +8,7 @@ use super::chain::Chain;
 use super::congestion::Congestion;
 use super::flight::{Delivered, Echo, Flight};
 use super::options::MOST_BLOCKS;
-use super::pool::{Pool, Purpose};
+use super::pool::{BLOCK, Index, Pool, Purpose, WIDE, WIDE_BLOCKS};
 use super::rtt::Rtt;
 use super::seq::Seq;
 use crate::checksum::Sum;
@@ -17,6 +17,9 @@ use crate::types::{Instant, Span, sooner};
 /// What a flow may hold unacknowledged at first; it grows with the congestion
 /// window.
 const INITIAL_LIMIT: u32 = 65_535;
+/// The least data of a segment that has a wide block to itself: no more than a block of
+/// it stays empty.
+const LEAST_LAID: usize = WIDE - BLOCK;
 /// RFC 5681 3.2.
 const DUPLICATE_THRESHOLD: u8 = 3;
 /// RFC 9293 3.8.6.2.1: how long a sender waits for a window worth filling.
@@ -255,29 +258,78 @@ impl Sender {
 
     /// Takes bytes from the front of `data`, as many as there is room for. They are to be
     /// stored before this call of the engine ends.
-    pub(crate) fn take<'a>(&mut self, pool: &mut Pool, data: &'a [u8]) -> Fresh<'a> {
+    pub(crate) fn take<'a>(&mut self, pool: &Pool, data: &'a [u8]) -> Fresh<'a> {
         let room = self.limit().saturating_sub(self.queued) as usize;
-        let queued = self.queued as usize;
         let data = &data[..data.len().min(room)];
-        if data.is_empty() {
-            return Fresh::default();
-        }
-        let reach = self.chain.extend(
-            pool,
-            queued + data.len(),
-            Purpose::SendFirst,
-            Purpose::SendMore,
-        );
-        let data = &data[..data.len().min(reach.saturating_sub(queued))];
+        let data = &data[..data.len().min(self.memory(pool))];
         self.queued += u32::try_from(data.len()).unwrap_or(u32::MAX);
         Fresh(data)
     }
 
+    /// Bytes that find memory beside what is stored.
+    fn memory(&self, pool: &Pool) -> usize {
+        let reached = self.chain.reach().saturating_sub(self.queued as usize);
+        let more = pool.blocks_left(Purpose::SendMore);
+        let blocks = match self.chain.is_empty() {
+            true => more.max(pool.has_block(Purpose::SendFirst).into()),
+            false => more,
+        };
+        reached.saturating_add(blocks.saturating_mul(BLOCK))
+    }
+
     /// Stores what was taken and has not been sent.
-    pub(crate) fn store(&mut self, pool: &mut Pool, fresh: Fresh<'_>) {
-        if fresh.len() > 0 {
-            self.chain.write(pool, self.stored(&fresh), fresh.0);
+    pub(crate) fn store(&mut self, pool: &mut Pool, mut fresh: Fresh<'_>) {
+        if self.mss as usize >= LEAST_LAID {
+            self.lay_segments(pool, &mut fresh);
         }
+        if fresh.len() > 0 {
+            let stored = self.stored(&fresh);
+            self.write(pool, stored, fresh.0);
+        }
+    }
+
+    /// Lays what will go in full segments that are large.
+    fn lay_segments(&mut self, pool: &mut Pool, fresh: &mut Fresh<'_>) {
+        let mss = self.mss as usize;
+        let sent = self.snd_nxt.since(self.snd_una) as usize;
+        loop {
+            let stored = self.stored(fresh);
+            let begun = stored.saturating_sub(sent) % mss;
+            let laid = begun + fresh.len() >= mss && self.lay(pool, stored - begun, mss, fresh);
+            if !laid {
+                return;
+            }
+        }
+    }
+
+    /// Lays a segment, the end of which is fresh. Says whether there is memory for it, and
+    /// for the rest as well.
+    fn lay(&mut self, pool: &mut Pool, at: usize, length: usize, fresh: &mut Fresh<'_>) -> bool {
+        let stored = self.stored(fresh);
+        let new = at + length - stored;
+        let rest = (fresh.len() - new).div_ceil(BLOCK);
+        if pool.blocks_left(Purpose::SendMore) < WIDE_BLOCKS + rest {
+            return false;
+        }
+        let data = &fresh.0[..new];
+        let laid = self.chain.lay(pool, at, stored, data, Purpose::SendMore);
+        if laid {
+            fresh.split(new);
+        }
+        laid
+    }
+
+    /// Stores bytes that follow what is stored.
+    fn write(&mut self, pool: &mut Pool, at: usize, data: &[u8]) {
+        self.reserve(pool, at + data.len());
+        self.chain.write(pool, at, data);
+    }
+
+    /// There are blocks for what was taken.
+    fn reserve(&mut self, pool: &mut Pool, length: usize) {
+        let (first, more) = (Purpose::SendFirst, Purpose::SendMore);
+        let reach = self.chain.extend(pool, length, first, more);
+        debug_assert_eq!(reach, length, "no more was taken than finds memory");
     }
 
     /// Bytes from `snd_una` on that are not `fresh`.
@@ -301,6 +353,25 @@ impl Sender {
         self.chain.reach() > self.queued as usize || pool.has_block(purpose)
     }
 
+    /// The block that holds just the data of a large piece, and the data's sum. What of
+    /// it is fresh is stored on the way.
+    pub(crate) fn laid(
+        &mut self,
+        pool: &mut Pool,
+        piece: &Piece,
+        fresh: &mut Fresh<'_>,
+    ) -> Option<(Index, Sum)> {
+        let length = piece.length as usize;
+        if length < LEAST_LAID {
+            return None;
+        }
+        let at = piece.seq.since(self.snd_una) as usize;
+        if at + length > self.stored(fresh) && !self.lay(pool, at, length, fresh) {
+            return None;
+        }
+        self.chain.laid(pool, at, length)
+    }
+
     /// Copies the data of a piece, and returns its sum. What of it is fresh is stored on
     /// the way.
     pub(crate) fn fill(
@@ -314,10 +385,11 @@ impl Sender {
         let stored = self.stored(fresh);
         let new = fresh.split((at + out.len()).saturating_sub(stored));
         if at == stored && new.len() == out.len() {
+            self.reserve(pool, at + new.len());
             return self.chain.write_and_read(pool, at, new, out);
         }
         if !new.is_empty() {
-            self.chain.write(pool, stored, new);
+            self.write(pool, stored, new);
         }
         self.chain.read(pool, at, out)
     }
@@ -852,7 +924,7 @@ mod tests {
         let congestion = Congestion::new(CongestionControl::Reno, MSS);
         let mut sender = Sender::new(FIRST, window, MSS, MOST, congestion, Instant(0));
         let mut pool = Pool::new(1 << 20);
-        let fresh = sender.take(&mut pool, &[7; 30_000]);
+        let fresh = sender.take(&pool, &[7; 30_000]);
         assert_eq!(fresh.len(), 30_000);
         sender.store(&mut pool, fresh);
         send_all(&mut sender, 0);

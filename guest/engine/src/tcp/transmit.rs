@@ -68,10 +68,7 @@ impl Connection {
             && taken
             && let Some(piece) = self.send.next(self.terms.nagle)
         {
-            taken = turn.make_room();
-            if taken {
-                self.send_piece(turn, tuple, &piece, fresh);
-            }
+            taken = self.send_piece(turn, tuple, &piece, fresh);
         }
         turn.counters.retransmits += self.send.retransmits - before;
         taken
@@ -110,24 +107,43 @@ impl Connection {
         segment::send_bare(turn, tuple, &header);
     }
 
+    /// Makes a packet of a piece: from where its data lies, or with a copy of it. Says
+    /// whether the device took those before.
     fn send_piece(
         &mut self,
         turn: &mut Turn<'_>,
         tuple: &Tuple,
         piece: &Piece,
         fresh: &mut Fresh<'_>,
-    ) {
+    ) -> bool {
+        let laid = self.send.laid(turn.pool, piece, fresh);
+        let may = match laid {
+            Some(_) => turn.make_way(),
+            None => turn.make_room(),
+        };
+        if !may {
+            return false;
+        }
         let length = piece.length as usize;
-        let packet = ip::header_length(tuple.peer) + HEADER + length;
-        let room = (self.path_mtu as usize).saturating_sub(packet);
+        let ip_header = ip::header_length(tuple.peer);
+        let room = (self.path_mtu as usize).saturating_sub(ip_header + HEADER + length);
         let mut header = self.header(turn, piece.seq, room);
         header.flags.fin = piece.fin;
         header.flags.psh = piece.push && length > 0;
+        let headers = ip_header + header.length();
         let (pool, send) = (&mut *turn.pool, &mut self.send);
-        segment::send(turn.egress, tuple, &header, length, |space| {
-            send.fill(pool, piece, fresh, space)
-        });
+        let packet = laid.and_then(|(block, sum)| Some((pool.packet_mut(block, headers)?, sum)));
+        match packet {
+            Some((packet, sum)) => {
+                segment::write_headers(tuple, &header, packet, sum);
+                turn.egress.lend(packet, turn.callbacks, turn.counters);
+            }
+            None => segment::send(turn.egress, tuple, &header, length, |space| {
+                send.fill(pool, piece, fresh, space)
+            }),
+        }
         self.send.sent(piece, turn.now);
+        true
     }
 
     /// The header of a segment that acknowledges all that was received, with
