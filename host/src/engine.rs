@@ -18,7 +18,7 @@ use crate::link::State;
 use crate::record::{Bytes, Call, Frame, Outcome, Output};
 use crate::types::{
     CloseReason, CounterSnapshot, Event, FiveTuple, FlowId, FlowOptions, FlowSnapshot, Instant,
-    Sent, Verdict,
+    Packet, Sent, Verdict,
 };
 use crate::witness::Witness;
 
@@ -109,18 +109,32 @@ impl<C: Callbacks> Engine<C> {
     }
 
     /// Received IP packets, in order. A packet that cannot be used is counted
-    /// ([`CounterSnapshot::drops`]), never an error.
+    /// ([`CounterSnapshot::drops`]), never an error. A batch above
+    /// [`Batch::PART_BYTES`] is given to the guest in parts, a call each.
     ///
     /// Calls back: `flow_new`, `l4_rx`, `flow_event`, `l3_tx`.
     ///
     /// # Errors
     ///
-    /// [`Error::BatchTooLong`] above [`Batch::MAX_BYTES`].
+    /// [`Error::BatchTooLong`] above [`Batch::MAX_BYTES`]. After any other the parts
+    /// that follow are lost, as packets are on a network.
     pub fn l3_rx(&mut self, now: Instant, batch: &Batch) -> Result<Option<Instant>, Error> {
-        let (bytes, packets) = (batch.bytes(), batch.packets());
         if batch.footprint() > Batch::MAX_BYTES {
             return Err(Error::BatchTooLong(batch.footprint()));
         }
+        let mut next = None;
+        for (bytes, packets) in batch.parts() {
+            next = self.l3_rx_part(now, bytes, packets)?;
+        }
+        Ok(next)
+    }
+
+    fn l3_rx_part(
+        &mut self,
+        now: Instant,
+        bytes: &[u8],
+        packets: &[Packet],
+    ) -> Result<Option<Instant>, Error> {
         let call = Call::L3Rx {
             now: now.0,
             packets: Cow::Borrowed(packets),

@@ -88,7 +88,7 @@ impl<D: Device + AsFd + Send + 'static> PacketDevice for FdDevice<D> {
             let mtu = self.device.mtu();
             let mut drained = false;
             while batch.len() - before < BATCH_PACKETS
-                && batch.bytes().len() - bytes_before < Batch::GOOD_BYTES
+                && batch.bytes().len() - bytes_before < Batch::PART_BYTES
                 && !drained
             {
                 match batch.push_with(mtu, |buffer| self.device.receive(buffer)) {

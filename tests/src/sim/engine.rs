@@ -69,10 +69,10 @@ struct Talk {
 /// The configuration of an engine: the defaults, with limits that are over before a
 /// run is, so that a peer that falls silent is a flow that ends.
 #[must_use]
-pub fn config(plan: &Plan, seed: u8, mtu: u32) -> Config {
+pub fn config(plan: &Plan, seed: u8) -> Config {
     let mut config = Config::new([seed; 32]);
     config.congestion_control = plan.congestion_control;
-    config.mtu = mtu;
+    config.mtu = plan.mtu;
     config.tcp_receive_buffer = u32::try_from(plan.buffer).expect("a buffer");
     config.tcp_send_buffer = config.tcp_receive_buffer;
     config.user_timeout = plan.give_up;

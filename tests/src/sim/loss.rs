@@ -104,6 +104,7 @@ fn plan(
         second_opens: false,
         bytes,
         buffer: 32 << 10,
+        mtu: 1500,
         give_up: LIMIT,
         congestion_control,
         links: [link.clone(), link],

@@ -81,6 +81,10 @@ pub enum Mode {
     Restart,
     /// A little of everything.
     Chaos,
+    /// Packets of up to 64 KiB, which are lent from where their data lies: some are lost,
+    /// late or refused by the device, and half of the seeds announce by ICMP that packets
+    /// of 9,000 bytes are the longest that pass. Our engines have buffers for five.
+    Wide,
 }
 
 impl Mode {
@@ -127,6 +131,8 @@ pub struct Plan {
     pub bytes: [usize; 2],
     /// Bytes of the buffers of a connection, each way.
     pub buffer: usize,
+    /// Bytes of the longest packet that the ends send.
+    pub mtu: u32,
     /// How long our engine waits for a peer that is silent.
     pub give_up: Duration,
     /// The congestion control of our engines; smoltcp's stacks send without any, or
@@ -199,6 +205,9 @@ pub struct Faults {
 /// Where time begins: not at the origin, so that a clock can go back.
 pub const START: Instant = Instant(10_000_000_000);
 
+/// The longest packet of the mode `Wide`.
+const WIDE_MTU: u32 = 65_535;
+
 /// How long the network's faults last, which is enough for all 400 kB at a tenth of
 /// the loss; the rest of a run is for what they have left behind.
 const FAULTS: Duration = Duration::from_secs(30);
@@ -224,6 +233,7 @@ impl Plan {
             second_opens,
             bytes: [400_000; 2],
             buffer: 65_535,
+            mtu: 1500,
             give_up: Duration::from_secs(100),
             congestion_control: CongestionControl::Cubic,
             links: [Impairments::none(delay), Impairments::none(delay)],
@@ -236,6 +246,12 @@ impl Plan {
             // A peer that sends something at random every 15 ms takes its time.
             plan.bytes = [20_000; 2];
             plan.calm = START + Duration::from_secs(20);
+        }
+        if mode == Mode::Wide {
+            plan.mtu = WIDE_MTU;
+            if ends == Ends::EngineEngine {
+                (plan.bytes, plan.buffer) = ([1_500_000; 2], 5 * 65_535);
+            }
         }
         if mode != Mode::Clean {
             plan.calm = START + FAULTS;
@@ -333,6 +349,19 @@ fn impair(plan: &mut Plan, side: usize, random: &mut Random) {
             faults.jumps = jumps(random);
             if random.below(4) == 0 {
                 faults.restart = Some(START + millis(random, 10, 10_000));
+            }
+        }
+        Mode::Wide => {
+            link.loss = loss(random, 100);
+            link.reorder = share(random, 0, 300);
+            link.duplicate = share(random, 0, 200);
+            faults.pauses = spans(random, 2, 10_000, 0, 4000);
+            faults.gulps = random.below(4) == 0;
+            faults.refuses_every_other = random.below(4) == 0;
+            link.announces_mtu = true;
+            if random.below(2) == 0 {
+                let later = START + millis(random, 50, 2000);
+                link.mtu = vec![(START, WIDE_MTU as usize), (later, 9000)];
             }
         }
     }

@@ -22,9 +22,6 @@ use crate::random::Random;
 use crate::stack::Settings;
 use crate::trace::describe;
 
-/// The longest packet of every end.
-const MTU: u32 = 1500;
-
 /// How long the last packets, and what the engine remembers of a connection (60 s,
 /// TIME-WAIT), may take after the flows have ended.
 const AFTERMATH: Duration = Duration::from_secs(75);
@@ -348,7 +345,7 @@ fn ends(plan: &Plan, device: Device, trace: bool) -> [Box<dyn End>; 2] {
         };
         let end: Box<dyn End> = if is_engine {
             let number = u8::try_from(1 + 100 * side).expect("below 256");
-            let dut = device.make(config(plan, number, MTU));
+            let dut = device.make(config(plan, number));
             Box::new(EngineEnd::new(
                 dut,
                 place,
@@ -370,7 +367,7 @@ fn ends(plan: &Plan, device: Device, trace: bool) -> [Box<dyn End>; 2] {
                     0 => family.local(1).ip(),
                     _ => family.peer(1).ip(),
                 }),
-                mtu: usize::try_from(MTU).expect("1500"),
+                mtu: usize::try_from(plan.mtu).expect("16 bits"),
                 buffer: plan.buffer,
                 uncontrolled: plan.congestion_control == CongestionControl::None,
                 seed: plan.seed ^ (side as u64),

@@ -297,9 +297,10 @@ mod tests {
             let (block, sum) = chain.laid(&pool, 20_000, 60_000).unwrap();
             assert_eq!(pool.bytes(block), &data[20_000..80_000]);
             assert_eq!(sum.finish(), Sum::default().add(pool.bytes(block)).finish());
-            let headers = pool.packet_mut(block, WIDE - 60_000).unwrap();
-            headers[..WIDE - 60_000].fill(0xff);
-            assert_eq!(pool.packet_mut(block, WIDE - 60_000 + 1), None);
+            let packet = pool.packet_mut(block, 100).unwrap();
+            assert_eq!(packet.len(), 60_100);
+            packet[..100].fill(0xff);
+            assert!(pool.packet_mut(block, 1000).is_none());
             assert_eq!(contents(&mut chain, &pool, 141_000), data[..141_000]);
             for (at, length) in [
                 (20_000, 59_999),

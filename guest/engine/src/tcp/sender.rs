@@ -910,6 +910,8 @@ fn ascending(blocks: impl Iterator<Item = (Seq, Seq)>) -> impl Iterator<Item = (
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
     use crate::config::CongestionControl;
 
@@ -977,5 +979,58 @@ mod tests {
         let recover = sender.recover.since(FIRST) / MSS;
         acked(&mut sender, &mut pool, 200, recover, &[]);
         assert_eq!((sender.phase, sender.duplicates), (Phase::Open, 0));
+    }
+
+    /// Bytes that come in pieces of any length go in large segments each from a block of
+    /// its own, also when they had to wait, and again from there.
+    #[test]
+    fn large_segments_lie_alone_whenever_they_go() {
+        const LARGE: usize = 60_000;
+        let data: Vec<u8> = (0..260_000u32)
+            .map(|i| (i % 251).to_le_bytes()[0])
+            .collect();
+        let mut window = Window::default();
+        window.set(65_535, 1, Seq(0), FIRST);
+        let congestion = Congestion::new(CongestionControl::None, MSS);
+        let mss = u32::try_from(LARGE).unwrap();
+        let mut sender = Sender::new(FIRST, window, mss, MOST, congestion, Instant(0));
+        let mut pool = Pool::new(4 << 20);
+        let mut blocks = Vec::new();
+        let mut send = |sender: &mut Sender, pool: &mut Pool, fresh: &mut Fresh<'_>, now| {
+            while let Some(piece) = sender.next(true) {
+                let (block, sum) = sender.laid(pool, &piece, fresh).unwrap();
+                let at = piece.seq.since(FIRST) as usize;
+                let expected = &data[at..at + LARGE];
+                assert_eq!(pool.bytes(block), expected);
+                assert_eq!(sum.finish(), Sum::default().add(expected).finish());
+                sender.sent(&piece, Instant(now));
+                blocks.push((at / LARGE, block));
+            }
+        };
+        for bytes in data.chunks(65_000) {
+            let mut fresh = sender.take(&pool, bytes);
+            assert_eq!(fresh.len(), bytes.len());
+            send(&mut sender, &mut pool, &mut fresh, 0);
+            sender.store(&mut pool, fresh);
+        }
+        assert_eq!(sender.snd_nxt.since(FIRST) as usize, 2 * LARGE);
+        for acked in 1..=3 {
+            let ack = Ack {
+                ack: FIRST + acked * mss,
+                is_bare: true,
+                sack: false,
+                blocks: core::iter::empty(),
+                echo: |_| Echo::Unknown,
+            };
+            sender.acked(&mut pool, Instant(1), ack);
+            send(&mut sender, &mut pool, &mut Fresh::default(), 1);
+        }
+        // The timer runs out: the one in flight goes once more.
+        sender.poll(Instant(1 << 40), Duration::from_millis(200), false);
+        send(&mut sender, &mut pool, &mut Fresh::default(), 1 << 40);
+        assert_eq!(blocks.len(), 5);
+        assert_eq!(blocks[4], blocks[3]);
+        sender.clear(&mut pool);
+        assert_eq!(pool.memory(), 0);
     }
 }
