@@ -69,26 +69,6 @@ impl Component {
     }
 }
 
-/// Packets as the host library takes them.
-pub(crate) fn in_batch<'a>(
-    batch: &'a mut guest::Batch,
-    bytes: &[u8],
-    packets: &[Packet],
-) -> &'a guest::Batch {
-    batch.clear();
-    let mut rest = bytes;
-    for packet in packets {
-        let (one, next) = rest.split_at(usize::try_from(packet.length).expect("a length"));
-        let checksum = match packet.checksum {
-            engine::Checksum::Full => guest::Checksum::Full,
-            engine::Checksum::Offloaded => guest::Checksum::Offloaded,
-        };
-        batch.push_described(one, packet.segment_size, checksum);
-        rest = next;
-    }
-    batch
-}
-
 impl Dut for Component {
     fn name(&self) -> &'static str {
         "component"
@@ -104,8 +84,19 @@ impl Dut for Component {
         bytes: &[u8],
         packets: &[Packet],
     ) -> Result<Deadline, BatchError> {
-        let batch = in_batch(&mut self.batch, bytes, packets);
-        match self.engine.l3_rx(time_in(now), batch) {
+        self.batch.clear();
+        let mut rest = bytes;
+        for packet in packets {
+            let (one, next) = rest.split_at(usize::try_from(packet.length).expect("a length"));
+            let checksum = match packet.checksum {
+                engine::Checksum::Full => guest::Checksum::Full,
+                engine::Checksum::Offloaded => guest::Checksum::Offloaded,
+            };
+            self.batch
+                .push_described(one, packet.segment_size, checksum);
+            rest = next;
+        }
+        match self.engine.l3_rx(time_in(now), &self.batch) {
             Ok(deadline) => Ok(deadline.map(time_out)),
             Err(guest::Error::Batch(guest::BatchError::LengthMismatch)) => {
                 Err(BatchError::LengthMismatch)

@@ -7,9 +7,6 @@ use l3l4_engine::{
     FlowSnapshot, Instant, OpenError, OutOfBounds, Packet, Sent, Verdict,
 };
 
-use l3l4_host::Batch;
-
-use crate::component::in_batch;
 use crate::host::Host;
 
 /// When `l4_poll` is wanted.
@@ -95,18 +92,7 @@ impl Dut for Native {
         bytes: &[u8],
         packets: &[Packet],
     ) -> Result<Deadline, BatchError> {
-        if bytes.len() <= Batch::PART_BYTES {
-            return self.engine.l3_rx(now, bytes, packets, &mut self.host);
-        }
-        // In the parts that the host library gives to the component, so that both do
-        // the same.
-        let (mut rest, mut deadline) = (packets, None);
-        for (bytes, part) in in_batch(&mut Batch::new(), bytes, packets).parts() {
-            let (packets, after) = rest.split_at(part.len());
-            rest = after;
-            deadline = self.engine.l3_rx(now, bytes, packets, &mut self.host)?;
-        }
-        Ok(deadline)
+        self.engine.l3_rx(now, bytes, packets, &mut self.host)
     }
 
     fn l4_tx(&mut self, now: Instant, flow: FlowId, data: &[u8]) -> Result<Sent, FlowError> {

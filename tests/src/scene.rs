@@ -13,6 +13,7 @@ use l3l4_engine::{
     Checksum, CloseReason, Config, CounterSnapshot, DropReason, Event, FiveTuple, FlowError,
     FlowId, FlowOptions, FlowSnapshot, Instant, OpenError, Packet, Verdict,
 };
+use l3l4_host::Batch;
 
 use crate::component::Component;
 use crate::craft::{FAMILIES, Family, Peer};
@@ -108,15 +109,26 @@ impl Scene {
         self.rx_batch(&[packet.into()]);
     }
 
-    /// Packets arrive in one batch.
-    pub fn rx_batch(&mut self, batch: &[Vec<u8>]) {
-        let bytes = batch.concat();
-        let packets: Vec<_> = batch.iter().map(|packet| described(packet)).collect();
+    /// Packets arrive in one batch, or as many as the host library gives to the
+    /// component.
+    pub fn rx_batch(&mut self, packets: &[Vec<u8>]) {
+        let mut batch = Batch::new();
+        for packet in packets {
+            batch.push(packet);
+        }
+        let mut described = packets.iter().map(|packet| described(packet));
+        for (bytes, part) in batch.parts() {
+            let packets: Vec<_> = described.by_ref().take(part.len()).collect();
+            self.rx_part(bytes, &packets);
+        }
+    }
+
+    fn rx_part(&mut self, bytes: &[u8], packets: &[Packet]) {
         self.begin("l3-rx");
         if !self.host().silent {
-            self.host().trace.packets("<", &bytes, &packets);
+            self.host().trace.packets("<", bytes, packets);
         }
-        let deadline = self.dut.l3_rx(self.now, &bytes, &packets);
+        let deadline = self.dut.l3_rx(self.now, bytes, packets);
         self.end(deadline.expect("the lengths match"));
     }
 
