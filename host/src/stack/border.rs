@@ -129,7 +129,7 @@ impl<D: PacketDevice> Callbacks for Border<D> {
                     flow.event(event);
                 }
             }
-            Event::Established | Event::Writable | Event::PeerFinished => {
+            Event::Established | Event::Writable | Event::PeerFinished | Event::PeerReset => {
                 if let Some(flow) = self.flows.get(&id) {
                     flow.event(event);
                 }

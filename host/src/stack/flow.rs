@@ -31,7 +31,7 @@ pub(super) struct Flow {
     limits: Limits,
     inbox: Arc<Inbox>,
     state: Mutex<State>,
-    /// The connection is established, or the flow has ended.
+    /// The connection is established, reset by its peer, or the flow has ended.
     changed: Notify,
 }
 
@@ -47,6 +47,9 @@ struct State {
     established: bool,
     /// The peer's FIN came, and all its data is in `received` or was read.
     peer_finished: bool,
+    /// The peer has reset the connection; what it sent before is with the engine, or
+    /// the flow has ended.
+    peer_reset: bool,
     /// We took less than the engine offered.
     held_back: bool,
     /// The engine took less than it was offered, and will say when there is room.
@@ -60,6 +63,14 @@ struct State {
     closed: Option<CloseReason>,
     readers: Waiters,
     writers: Waiters,
+}
+
+impl State {
+    /// How the flow has ended, or will.
+    fn ending(&self) -> Option<CloseReason> {
+        let reset = self.peer_reset.then_some(CloseReason::ResetByPeer);
+        self.closed.or(reset)
+    }
 }
 
 /// What the driver is to do.
@@ -186,7 +197,7 @@ impl Flow {
         push: impl FnOnce(&mut Queue, usize) -> Option<R>,
     ) -> Poll<io::Result<R>> {
         let mut state = self.lock();
-        if let Some(reason) = state.closed {
+        if let Some(reason) = state.ending() {
             return Poll::Ready(Err(match reason {
                 CloseReason::Finished => io::ErrorKind::BrokenPipe.into(),
                 reason => FlowEnded(reason).into(),
@@ -220,7 +231,7 @@ impl Flow {
         self.want(|state| {
             state.wanted.finish |= !state.finishing;
             state.finishing = true;
-            match state.closed {
+            match state.ending() {
                 None | Some(CloseReason::Finished) => Ok(()),
                 Some(reason) => Err(FlowEnded(reason).into()),
             }
@@ -250,6 +261,11 @@ impl Flow {
     /// Waits until the flow has ended.
     pub(super) async fn closed(&self) -> CloseReason {
         self.until(|state| state.closed).await
+    }
+
+    /// Waits until it is known how the flow ends.
+    pub(super) async fn ending(&self) -> CloseReason {
+        self.until(State::ending).await
     }
 
     /// Waits until the handshake is complete, or the flow has ended without.
@@ -335,7 +351,7 @@ impl Flow {
     /// Whether it is a connection that the peer knows of.
     pub(super) fn is_connected(&self) -> bool {
         let state = self.lock();
-        state.established && !state.unwanted
+        state.established && !state.unwanted && !state.peer_reset
     }
 
     pub(super) fn event(&self, event: Event) {
@@ -351,6 +367,10 @@ impl Flow {
                 return self.want(|_| ());
             }
             Event::PeerFinished => state.peer_finished = true,
+            Event::PeerReset => {
+                state.peer_reset = true;
+                state.outgoing.clear();
+            }
             Event::Closed(reason) => {
                 state.closed = Some(reason);
                 state.outgoing.clear();
@@ -391,7 +411,7 @@ impl Flow {
     /// What is left of the data that was taken to be sent. Says whether FIN is due.
     pub(super) fn sent(&self, rest: Queue) -> bool {
         let mut state = self.lock();
-        let all = rest.is_empty() || state.closed.is_some();
+        let all = rest.is_empty() || state.ending().is_some();
         let had = mem::take(&mut state.under_way) > 0;
         if had {
             state.blocked &= !all;
