@@ -173,7 +173,7 @@ Examples:
   l3l4 run -v -- sh                  every flow, as it comes and goes
 
 Exit status: the program's; 128 and the number of the signal that ended it;
-  125  the namespace, the engine or the proxy failed
+  125  the namespace, the engine or the proxy failed, or the record is not whole
   126  the program cannot be run
   127  there is no such program"
 )]

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
@@ -12,6 +13,7 @@ use super::flow::Limits;
 use super::spread::{self, Spread};
 use super::{Error, Stack};
 use crate::Engine;
+use crate::record::Failure;
 
 /// What can be set before a [`Stack`] exists. What is not set keeps its default.
 #[derive(Debug)]
@@ -19,6 +21,7 @@ use crate::Engine;
 pub struct Builder {
     engine: crate::Builder,
     record: Option<File>,
+    record_failure: Failure,
     backlog: usize,
     limits: Limits,
 }
@@ -33,6 +36,7 @@ impl Builder {
         Self {
             engine: Engine::builder(),
             record: None,
+            record_failure: Failure::default(),
             backlog: 1024,
             limits: Limits {
                 receive_queue: 256 * 1024,
@@ -113,7 +117,7 @@ impl Builder {
         for device in parts {
             drivers.push(self.start_one(device, accept.clone())?);
         }
-        Ok(Stack::new(accepted, drivers, owner))
+        Ok(Stack::new(accepted, drivers, owner, self.record_failure))
     }
 
     fn start_one<D: PacketDevice>(
@@ -125,7 +129,10 @@ impl Builder {
         let engine = self.engine.clone();
         let engine = match self.record.take() {
             None => engine.build(border),
-            Some(file) => engine.build_recorded(border, file),
+            Some(file) => {
+                let failure = Arc::clone(&self.record_failure);
+                engine.build_recorded_until(border, file, failure)
+            }
         }?;
         let (requests, requested) = mpsc::channel(REQUESTS);
         let driver = Driver::new(engine, requested);

@@ -136,6 +136,7 @@ pub use incoming::{Incoming, IncomingEcho, IncomingTcp, IncomingUdp};
 pub use metrics::{Metrics, Tally};
 pub use tcp::{ReadHalf, TcpStream, WriteHalf};
 
+use crate::record::Failure;
 use crate::{CounterSnapshot, FiveTuple, FlowOptions, Protocol};
 use driver::Request;
 use error::stack_ended;
@@ -168,6 +169,7 @@ struct Shared {
     accepted: Mutex<mpsc::Receiver<io::Result<Incoming>>>,
     drivers: Vec<mpsc::Sender<Request>>,
     owner: spread::Owner,
+    record_failure: Failure,
 }
 
 impl Stack {
@@ -180,11 +182,13 @@ impl Stack {
         accepted: mpsc::Receiver<io::Result<Incoming>>,
         drivers: Vec<mpsc::Sender<Request>>,
         owner: spread::Owner,
+        record_failure: Failure,
     ) -> Self {
         let shared = Shared {
             accepted: Mutex::new(accepted),
             drivers,
             owner,
+            record_failure,
         };
         Self {
             shared: Arc::new(shared),
@@ -282,6 +286,14 @@ impl Stack {
             // One that has ended already has told its flows.
             let _ = self.ask(driver, Request::Shutdown).await;
         }
+    }
+
+    /// What ended the record ([`Builder::record`]) before the engine, which goes on
+    /// without. `None` while all is written, after [`shutdown`](Self::shutdown) to the
+    /// last frame; and when nothing is recorded.
+    #[must_use]
+    pub fn record_failure(&self) -> Option<&io::Error> {
+        self.shared.record_failure.get()
     }
 
     async fn open(

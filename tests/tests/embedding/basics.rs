@@ -33,6 +33,7 @@ pub(crate) const STORIES: &[Story] = &[
     story!(what_a_program_left_to_be_sent_arrives),
     story!(a_summary_names_whom_the_program_talked_to, "curl"),
     story!(a_run_is_captured_and_recorded, "curl"),
+    story!(a_record_that_is_not_whole_is_told),
     story!(no_device_no_program),
 ];
 
@@ -331,6 +332,15 @@ fn a_run_is_captured_and_recorded(world: &World) {
         replay.args(["replay", file.name()]).stdin(Stdio::null());
         Process::start(&mut replay).wait().well();
     }
+}
+
+/// No byte fits into the file. It is a failure of ours, not the program's.
+fn a_record_that_is_not_whole_is_told(world: &World) {
+    let options = ["--quiet", "--record", "/dev/full"];
+    let ended = world.run(&options, &["sh", "-c", "exit 3"]).wait();
+    let ended = ended.with_status(125);
+    let expected = "l3l4: the record is not whole: No space left on device";
+    assert!(ended.stderr.contains(expected), "{ended}");
 }
 
 /// A namespace in which users may make none.

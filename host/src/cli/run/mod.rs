@@ -6,7 +6,6 @@ mod service;
 mod signals;
 mod summary;
 
-use std::fs::File;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitCode, ExitStatus};
 use std::sync::Arc;
@@ -21,6 +20,7 @@ use super::args::{RunArgs, RunInsideArgs};
 use super::explain;
 use super::pcap::Pcap;
 use super::proxy::{engine_flows, raise_descriptor_limit};
+use super::record;
 use ledger::Ledger;
 use names::{Listening, Names};
 use service::Service;
@@ -46,13 +46,7 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
 
 fn run_program(args: &RunArgs) -> anyhow::Result<u8> {
     let pcap = Pcap::begin(args.pcap.as_deref(), INTERFACE)?;
-    let record = match &args.record {
-        None => None,
-        Some(file) => {
-            let name = file.display();
-            Some(File::create(file).with_context(|| format!("cannot write {name}"))?)
-        }
-    };
+    let record = record::begin(args.record.as_deref())?;
     let resolvers = ResolvConf::of_system();
     let config = configuration(args, &resolvers);
     let max_flows = config.max_flows;
@@ -83,6 +77,7 @@ fn run_program(args: &RunArgs) -> anyhow::Result<u8> {
     let status = program.wait()?;
     let lasted = began.elapsed();
 
+    let stack = service.stack();
     let served = service.finish(&ledger, signals.end());
     if !args.quiet {
         let summary = Summary::new(&args.command, lasted, &ledger);
@@ -92,7 +87,10 @@ fn run_program(args: &RunArgs) -> anyhow::Result<u8> {
         }
     }
     served?;
-    Ok(code(status))
+    Ok(match record::is_whole(stack.record_failure()) {
+        true => code(status),
+        false => OURS,
+    })
 }
 
 /// What the options say, and what a namespace of its own makes different.
