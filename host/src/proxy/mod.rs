@@ -44,8 +44,8 @@
 //! # A flow's way through the files
 //!
 //! `mod.rs` (accepted) → `route.rs` (where to, and whether: `rules.rs`, `names.rs`) →
-//! `tcp.rs`, `udp.rs`, `ping.rs` (its life) → `dial.rs` (reached: `socket.rs`,
-//! `socks5.rs`, `http.rs`) → `copy.rs` (carried: `destination.rs`) → `watch.rs` (told of).
+//! `tcp.rs`, `udp.rs`, `ping.rs` (its life) → `dial.rs` (reached: `lookup.rs`,
+//! `socket.rs`, `socks5.rs`, `http.rs`) → `copy.rs` (carried: `destination.rs`) → `watch.rs` (told of).
 
 mod config;
 mod copy;
@@ -54,6 +54,7 @@ mod dial;
 mod dns;
 mod error;
 mod http;
+mod lookup;
 mod names;
 mod ping;
 mod route;
