@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::border::Border;
+use super::budget::{Budget, FLOOR};
 use super::device::PacketDevice;
 use super::driver::Driver;
 use super::flow::Limits;
@@ -26,8 +27,9 @@ pub struct Builder {
     limits: Limits,
 }
 
-/// Some packets' worth.
-const LEAST_QUEUE: usize = 4 * 1024;
+/// Most bytes in all queues: as much as an engine has for its own buffers
+/// (`memory-limit` in `wit/types.wit`), or 512 flows whose queues are full both ways.
+const QUEUE_MEMORY: usize = 256 << 20;
 /// Requests that wait for a driver; those who ask wait then too.
 const REQUESTS: usize = 64;
 
@@ -41,6 +43,7 @@ impl Builder {
             limits: Limits {
                 receive_queue: 256 * 1024,
                 send_queue: 256 * 1024,
+                budget: Arc::new(Budget::new(QUEUE_MEMORY)),
             },
         }
     }
@@ -63,14 +66,22 @@ impl Builder {
     /// buffer. TCP: beyond them the window closes; datagrams are dropped (each counts
     /// 64 bytes more than its data). Default 256 KiB, at least 4 KiB.
     pub fn receive_queue(mut self, bytes: usize) -> Self {
-        self.limits.receive_queue = bytes.max(LEAST_QUEUE);
+        self.limits.receive_queue = bytes.max(FLOOR);
         self
     }
 
     /// Most bytes that a flow keeps on their way to the engine; beyond them writes
     /// wait. Default 256 KiB, at least 4 KiB.
     pub fn send_queue(mut self, bytes: usize) -> Self {
-        self.limits.send_queue = bytes.max(LEAST_QUEUE);
+        self.limits.send_queue = bytes.max(FLOOR);
+        self
+    }
+
+    /// Most bytes in the queues of all flows together, both ways. When they are in use,
+    /// each queue has room for 4 KiB yet and no more: windows close, writes wait and
+    /// datagrams are dropped, as when the flow's own queue is full. Default 256 MiB.
+    pub fn queue_memory(mut self, bytes: usize) -> Self {
+        self.limits.budget = Arc::new(Budget::new(bytes));
         self
     }
 
@@ -125,7 +136,7 @@ impl Builder {
         device: Spread<D>,
         accept: mpsc::Sender<io::Result<super::Incoming>>,
     ) -> Result<mpsc::Sender<super::driver::Request>, Error> {
-        let border = Border::new(device, accept.clone(), self.limits);
+        let border = Border::new(device, accept.clone(), self.limits.clone());
         let engine = self.engine.clone();
         let engine = match self.record.take() {
             None => engine.build(border),

@@ -11,16 +11,18 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::sync::{Notify, oneshot};
 
+use super::budget::Budget;
 use super::error::FlowEnded;
 use super::inbox::Inbox;
 use super::queue::Queue;
 use crate::{CloseReason, Event, FiveTuple, FlowId, FlowOptions, FlowSnapshot, Protocol, Verdict};
 
-/// Most bytes that wait in a flow, each way.
-#[derive(Clone, Copy, Debug)]
+/// Most bytes that wait in a flow, each way, and in all flows together.
+#[derive(Clone, Debug)]
 pub(super) struct Limits {
     pub(super) receive_queue: usize,
     pub(super) send_queue: usize,
+    pub(super) budget: Arc<Budget>,
 }
 
 /// One flow.
@@ -41,6 +43,8 @@ struct State {
     outgoing: Queue,
     /// Of `outgoing`, what the driver has in its hands.
     under_way: usize,
+    /// Of the budget, what both queues have in use.
+    charged: usize,
     wanted: Wanted,
     /// It is in the inbox.
     queued: bool,
@@ -66,6 +70,13 @@ struct State {
 }
 
 impl State {
+    /// Tells the budget what the queues hold.
+    fn charge(&mut self, budget: &Budget) {
+        let held = self.received.weight() + self.outgoing.weight() + self.under_way;
+        budget.change(self.charged, held);
+        self.charged = held;
+    }
+
     /// How the flow has ended, or will.
     fn ending(&self) -> Option<CloseReason> {
         let reset = self.peer_reset.then_some(CloseReason::ResetByPeer);
@@ -169,7 +180,10 @@ impl Flow {
         let mut state = self.lock();
         if !state.received.is_empty() {
             read(&mut state.received);
-            let has_room = state.received.weight() <= self.limits.receive_queue / 2;
+            state.charge(&self.limits.budget);
+            let weight = state.received.weight();
+            // Half of what it may hold is free.
+            let has_room = self.receive_room(weight) >= weight;
             let resume = has_room && mem::take(&mut state.held_back);
             drop(state);
             if resume {
@@ -207,7 +221,7 @@ impl Flow {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         let weight = state.outgoing.weight() + state.under_way;
-        let room = self.limits.send_queue.saturating_sub(weight);
+        let room = self.limits.budget.room(weight, self.limits.send_queue);
         // Of a full queue the driver has a part in its hands: what is appended to
         // an empty one must not pass the bound.
         if room == 0 {
@@ -218,6 +232,7 @@ impl Flow {
             state.writers.add(cx);
             return Poll::Pending;
         };
+        state.charge(&self.limits.budget);
         let blocked = state.blocked;
         drop(state);
         if !blocked {
@@ -249,6 +264,7 @@ impl Flow {
             state.abandoned = true;
             state.wanted.abort |= !state.received.is_empty();
             state.received.clear();
+            state.charge(&self.limits.budget);
             state.wanted.finish |= !state.finishing;
             state.finishing = true;
         });
@@ -319,10 +335,7 @@ impl Flow {
             }
             return data.len();
         }
-        let room = self
-            .limits
-            .receive_queue
-            .saturating_sub(state.received.weight());
+        let room = self.receive_room(state.received.weight());
         let taken = match self.tuple.protocol {
             Protocol::Tcp => {
                 let taken = state.received.push(data, room);
@@ -336,10 +349,16 @@ impl Flow {
                 }
             }
         };
+        state.charge(&self.limits.budget);
         let readers = state.readers.take();
         drop(state);
         readers.wake();
         taken
+    }
+
+    /// What a receive queue that holds so much has room for.
+    fn receive_room(&self, weight: usize) -> usize {
+        self.limits.budget.room(weight, self.limits.receive_queue)
     }
 
     /// Nobody wants this connection: should it come to be, it is reset.
@@ -377,6 +396,7 @@ impl Flow {
                 state.wanted = Wanted::default();
             }
         }
+        state.charge(&self.limits.budget);
         let unwanted = state.unwanted;
         let (readers, writers) = (state.readers.take(), state.writers.take());
         drop(state);
@@ -419,6 +439,7 @@ impl Flow {
         if !all {
             state.outgoing.put_back(rest);
         }
+        state.charge(&self.limits.budget);
         let is_done = state.outgoing.is_empty();
         // A verdict that came meanwhile, to refuse datagrams, goes before the end.
         let may_finish = is_done && state.wanted.verdict.is_none();
@@ -435,6 +456,14 @@ impl Flow {
             self.inbox.push(self.id);
         }
         finish
+    }
+}
+
+/// What it holds yet is free for others.
+impl Drop for Flow {
+    fn drop(&mut self) {
+        let charged = self.lock().charged;
+        self.limits.budget.change(charged, 0);
     }
 }
 

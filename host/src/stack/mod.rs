@@ -85,7 +85,8 @@
 //! Nothing grows without bound: flows wait for `accept` in a [backlog](Builder::backlog),
 //! received data in the [receive queue](Builder::receive_queue) and then in the
 //! engine's window, data to send in the [send queue](Builder::send_queue), packets in
-//! the engine until the device takes them.
+//! the engine until the device takes them. All queues together have one
+//! [memory](Builder::queue_memory).
 //!
 //! # Cancellation
 //!
@@ -109,6 +110,7 @@
 //! `device.rs`.
 
 mod border;
+mod budget;
 mod builder;
 mod datagrams;
 mod device;
