@@ -205,6 +205,7 @@ impl From<engine::Event> for wit::Event {
             engine::Event::Established => Self::Established,
             engine::Event::Writable => Self::Writable,
             engine::Event::PeerFinished => Self::PeerFinished,
+            engine::Event::PeerReset => Self::PeerReset,
             engine::Event::Closed(reason) => Self::Closed(reason.into()),
         }
     }

@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::instance::{CallTime, Recipe};
 use crate::link::link;
-use crate::record::{Header, Recorder};
+use crate::record::{Failure, Header, Recorder};
 use crate::seed::Seeds;
 use crate::ticker::Ticker;
 use crate::types::{CongestionControl, IcmpEchoPolicy, nanoseconds};
@@ -354,6 +354,17 @@ impl Builder {
         callbacks: C,
         record: impl Write + Send + 'static,
     ) -> Result<Engine<C>, Error> {
+        self.build_recorded_until(callbacks, record, Failure::default())
+    }
+
+    /// [`build_recorded`](Self::build_recorded), and what ends the record early is told
+    /// where it outlives the engine.
+    pub(crate) fn build_recorded_until<C: Callbacks>(
+        self,
+        callbacks: C,
+        record: impl Write + Send + 'static,
+        failure: Failure,
+    ) -> Result<Engine<C>, Error> {
         let header = Header {
             component: self.component.sha256(),
             component_bytes: self.component.bytes().len() as u64,
@@ -362,7 +373,7 @@ impl Builder {
             call_time_limit: self.call_time_limit.map(nanoseconds),
         };
         let seeds = self.seeds();
-        let recorder = Recorder::new(record, header);
+        let recorder = Recorder::new(record, header, failure);
         self.build_witnessed(callbacks, seeds, Some(Box::new(recorder)))
     }
 

@@ -82,6 +82,8 @@ struct Flow {
     /// We took fewer bytes than we were given: resume when there is room.
     held_back: bool,
     peer_finished: bool,
+    /// Nothing can be sent any more: what is held back would be taken for nobody.
+    peer_reset: bool,
     finished: bool,
 }
 
@@ -192,6 +194,7 @@ impl<D: Device + 'static, W: Watch> Callbacks for Echo<D, W> {
             blocked: false,
             held_back: false,
             peer_finished: false,
+            peer_reset: false,
             finished: false,
         };
         self.flows.insert(id, flow);
@@ -209,6 +212,11 @@ impl<D: Device + 'static, W: Watch> Callbacks for Echo<D, W> {
             Event::PeerFinished => {
                 if let Some(flow) = touch(&mut self.flows, &mut self.touched, id) {
                     flow.peer_finished = true;
+                }
+            }
+            Event::PeerReset => {
+                if let Some(flow) = touch(&mut self.flows, &mut self.touched, id) {
+                    flow.peer_reset = true;
                 }
             }
             Event::Closed(reason) => {
@@ -340,8 +348,13 @@ impl<D: Device + 'static, W: Watch> Server<D, W> {
         Ok(())
     }
 
-    /// Does for one flow what it waits for: send, receive more, finish.
+    /// Does for one flow what it waits for: send, receive more, finish, give up.
     fn attend(&mut self, now: Instant, id: FlowId) -> Result<(), Error> {
+        let flow = self.engine.callbacks().flows.get(&id);
+        if flow.is_some_and(|flow| flow.peer_reset) {
+            let deadline = self.engine.flow_abort(now, id);
+            return self.note(now, deadline);
+        }
         self.send(now, id)?;
         let Some(flow) = self.engine.callbacks_mut().flows.get_mut(&id) else {
             return Ok(());

@@ -172,6 +172,9 @@ fn flow_event<C: Callbacks>(
             tracing::debug!(%flow, ?event, "flow_event");
             store.data_mut().live.remove(&flow);
         }
+        Event::PeerReset => {
+            tracing::debug!(%flow, ?event, "flow_event");
+        }
         Event::Established | Event::Writable | Event::PeerFinished => {
             tracing::trace!(%flow, ?event, "flow_event");
         }

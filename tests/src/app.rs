@@ -38,6 +38,8 @@ struct Conversation {
     finish_when_sent: bool,
     finished: bool,
     full: bool,
+    /// The peer has reset it: nothing can be sent any more.
+    lost: bool,
 }
 
 impl Application {
@@ -98,6 +100,7 @@ impl Application {
                 Event::Established => {}
                 Event::Writable => talk.full = false,
                 Event::PeerFinished => talk.finish_when_sent = true,
+                Event::PeerReset => talk.lost = true,
                 Event::Closed(_) => drop(self.conversations.remove(&flow)),
             }
         }
@@ -109,12 +112,16 @@ impl Application {
         let ready = |talk: &Conversation| {
             let has_data = !talk.outgoing.is_empty() && !talk.full;
             let may_finish = talk.outgoing.is_empty() && talk.finish_when_sent && !talk.finished;
-            has_data || may_finish
+            has_data || may_finish || talk.lost
         };
         let Some((&flow, talk)) = self.conversations.iter_mut().find(|(_, talk)| ready(talk))
         else {
             return false;
         };
+        if std::mem::take(&mut talk.lost) {
+            scene.abort(flow).expect("it lives until its data is taken");
+            return true;
+        }
         if talk.outgoing.is_empty() {
             talk.finished = true;
             match scene.finish(flow) {

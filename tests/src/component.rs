@@ -382,6 +382,7 @@ fn event_out(event: guest::Event) -> engine::Event {
         guest::Event::Established => engine::Event::Established,
         guest::Event::Writable => engine::Event::Writable,
         guest::Event::PeerFinished => engine::Event::PeerFinished,
+        guest::Event::PeerReset => engine::Event::PeerReset,
         guest::Event::Closed(reason) => engine::Event::Closed(reason_out(reason)),
     }
 }

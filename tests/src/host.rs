@@ -6,7 +6,7 @@ use std::fmt;
 
 use l3l4_engine::{
     Callbacks, Checksum, CloseReason, Event, FiveTuple, FlowId, FlowOptions, Packet, Protocol,
-    Verdict,
+    Timer, Verdict,
 };
 
 use crate::trace::{self, Trace};
@@ -76,6 +76,7 @@ pub struct Life {
     protocol: Protocol,
     established: bool,
     peer_finished: bool,
+    peer_reset: bool,
 }
 
 impl Host {
@@ -160,6 +161,7 @@ impl Host {
             protocol,
             established: false,
             peer_finished: false,
+            peer_reset: false,
         };
         let again = self.living.insert(flow, life).is_some() || self.ended.contains_key(&flow);
         self.rule(!again, || format!("{flow:?} was used before"));
@@ -324,16 +326,30 @@ impl Callbacks for Host {
         let fresh = match event {
             Event::Established => !std::mem::replace(&mut life.established, true),
             Event::PeerFinished => !std::mem::replace(&mut life.peer_finished, true),
-            Event::Writable => self.full.remove(&flow),
+            // Said of data that the host holds back, and of nothing else.
+            Event::PeerReset => {
+                !std::mem::replace(&mut life.peer_reset, true) && self.held.contains(&flow)
+            }
+            Event::Writable => !life.peer_reset && self.full.remove(&flow),
             Event::Closed(reason) => {
+                let as_told = !life.peer_reset || ends_a_reset(reason);
                 self.living.remove(&flow);
                 self.held.remove(&flow);
                 self.full.remove(&flow);
-                self.ended.insert(flow, reason).is_none()
+                self.ended.insert(flow, reason).is_none() && as_told
             }
         };
         self.rule(fresh, || format!("{event:?} of {flow:?} is out of place"));
     }
+}
+
+/// How a flow may end of which it was said that its peer has reset it: so, unless the
+/// host took nothing for as long as a flow may idle.
+fn ends_a_reset(reason: CloseReason) -> bool {
+    matches!(
+        reason,
+        CloseReason::ResetByPeer | CloseReason::TimedOut(Timer::Idle)
+    )
 }
 
 impl fmt::Debug for Host {

@@ -233,6 +233,9 @@ pub enum Event {
     Writable,
     /// The peer sent FIN and all its data was taken.
     PeerFinished,
+    /// The peer has reset the connection, and data that came before waits for the
+    /// host. `Closed(ResetByPeer)` follows when it was taken, or with `flow_abort`.
+    PeerReset,
     /// The flow has ended; its id is unknown from here.
     Closed(CloseReason),
 }

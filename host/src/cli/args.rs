@@ -154,7 +154,7 @@ pub(crate) struct EchoArgs {
 /// The program is in a user and network namespace (no root needed) whose only
 /// interface leads to the engine. Every flow that it opens is dialled from here with
 /// real sockets: a connection is accepted when the destination accepted it, and
-/// refused when it was refused. Its names are resolved by this system's name server.
+/// refused when it was refused. Its names are resolved by this system's name servers.
 /// It sees itself as the same user, with the same files; its loopback is its own.
 /// Sockets of the Unix domain that have a path lead out, as all files do.
 ///
@@ -173,7 +173,7 @@ Examples:
   l3l4 run -v -- sh                  every flow, as it comes and goes
 
 Exit status: the program's; 128 and the number of the signal that ended it;
-  125  the namespace, the engine or the proxy failed
+  125  the namespace, the engine or the proxy failed, or the record is not whole
   126  the program cannot be run
   127  there is no such program"
 )]

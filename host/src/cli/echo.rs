@@ -1,6 +1,5 @@
 //! `l3l4 echo`: the echo server on a TUN device.
 
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -14,6 +13,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::args::EchoArgs;
 use super::pcap::Pcap;
 use super::print;
+use super::record;
 use super::totals::Totals;
 use super::units::bytes;
 
@@ -39,13 +39,9 @@ pub(crate) fn run(args: &EchoArgs) -> anyhow::Result<bool> {
         .mtu(args.mtu.into())
         .congestion_control(args.congestion_control.into());
     let echo = Echo::new(pcap.watch(device), printer);
-    let engine = match &args.record {
+    let engine = match record::begin(args.record.as_deref())? {
         None => builder.build(echo),
-        Some(file) => {
-            let name = file.display();
-            let file = File::create(file).with_context(|| format!("cannot write {name}"))?;
-            builder.build_recorded(echo, file)
-        }
+        Some(file) => builder.build_recorded(echo, file),
     };
     let engine = engine.context("cannot start the engine")?;
     let mut server = Server::new(engine);
@@ -64,11 +60,7 @@ pub(crate) fn run(args: &EchoArgs) -> anyhow::Result<bool> {
         true => print_line(&Line::Totals { totals }),
         false => print(totals),
     }
-    if let Some(error) = server.engine().record_failure() {
-        eprintln!("l3l4: the record is not whole: {error}");
-        return Ok(false);
-    }
-    Ok(true)
+    Ok(record::is_whole(server.engine().record_failure()))
 }
 
 /// Prints flows as they come and go.

@@ -9,6 +9,7 @@ mod pcap;
 mod progress;
 #[cfg(target_os = "linux")]
 mod proxy;
+mod record;
 mod replay;
 #[cfg(target_os = "linux")]
 mod run;

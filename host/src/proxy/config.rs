@@ -18,11 +18,14 @@ pub struct Config {
     pub upstream: Upstream,
     /// What is done with flows to port 53.
     pub dns: Dns,
+    /// Resolvers by the address that a flow to port 53 wanted to go to. Those to any
+    /// other go as `dns` says.
+    pub resolvers: Vec<(IpAddr, SocketAddr)>,
     /// Destinations that are dialled elsewhere.
     pub map: Vec<Mapping>,
     /// Flows that may pass: with any of these the others may not. Where flows to
-    /// port 53 are sent is `dns`'s to say: no rule is asked about those but a `deny` for
-    /// every address.
+    /// port 53 are sent is for `resolvers` and `dns` to say: no rule is asked about those
+    /// but a `deny` for every address.
     pub allow: Vec<Rule>,
     /// Flows that may not pass, whatever `allow` says.
     pub deny: Vec<Rule>,
@@ -62,6 +65,7 @@ impl Default for Config {
         Self {
             upstream: Upstream::Direct,
             dns: Dns::Untouched,
+            resolvers: Vec::new(),
             map: Vec::new(),
             allow: Vec::new(),
             deny: Vec::new(),

@@ -4,28 +4,32 @@
 //! much was carried; here both are known, for a reset is passed on to the other side
 //! and never taken for an end of data.
 //!
+//! A side is heard of while something is read from it. While nothing is, since the
+//! other side does not take what was read or its data has ended, it is asked whether
+//! it is lost.
+//!
 //! Memory: bytes are read into one buffer of the thread and written from it at once.
 //! What the other side does not take is kept, at most one buffer a direction, and
 //! nothing more is read in that direction until it is gone. A flow that is idle or
 //! flows freely owns no buffer.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 /// Bytes read at once.
 const CHUNK: usize = 128 * 1024;
 /// Chunks of one direction before others get their turn.
 const CHUNKS_A_TURN: usize = 8;
-/// How long one side has to take the last words of the other that failed: one that
+/// How long one side has to take the last words of the other that is lost: one that
 /// takes nothing is to hear of the end too.
-pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; CHUNK]);
@@ -44,18 +48,23 @@ pub(super) struct Carried {
 #[derive(Debug)]
 pub(super) enum Failure {
     Peer(io::Error),
-    Destination(io::Error),
+    Destination {
+        error: io::Error,
+        /// Until when the peer may take what the destination said.
+        until: Instant,
+    },
 }
 
 /// Carries both directions until both have ended: an end of data is passed on alone,
 /// the other direction goes on. The first failure ends it, after all that the side
-/// that failed had said; the caller then resets both.
+/// that failed had said, as far as the other takes it in time; the caller then resets
+/// both.
 ///
 /// `early` is what the destination said before all else. `carried` is exact whenever
 /// this future is not running, also when it is dropped before its end.
 pub(super) async fn copy<P, D>(
-    peer: &mut P,
-    destination: &mut D,
+    peer: Side<P, impl Future<Output = io::Error>>,
+    destination: Side<D, impl Future<Output = io::Error>>,
     early: Vec<u8>,
     carried: &mut Carried,
 ) -> Result<(), Failure>
@@ -63,45 +72,61 @@ where
     P: AsyncRead + AsyncWrite + Unpin,
     D: AsyncRead + AsyncWrite + Unpin,
 {
+    let (mut peer, mut peer_lost) = (peer.stream, pin!(peer.lost));
+    let (mut destination, mut destination_lost) = (destination.stream, pin!(destination.lost));
     let mut up = Direction::default();
     let mut down = Direction {
         waiting: early,
         ..Direction::default()
     };
     let both = poll_fn(|cx| {
-        let sent = up.poll(cx, peer, destination, &mut carried.sent);
-        let received = match &sent {
-            Poll::Ready(Err(_)) => Poll::Pending,
-            Poll::Ready(Ok(())) | Poll::Pending => {
-                down.poll(cx, destination, peer, &mut carried.received)
-            }
-        };
-        match (sent, received) {
-            (Poll::Ready(Err(failed)), _) => Poll::Ready(Err((Way::Up, failed))),
-            (_, Poll::Ready(Err(failed))) => Poll::Ready(Err((Way::Down, failed))),
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
-            (Poll::Pending, _) | (_, Poll::Pending) => Poll::Pending,
+        let sent = up.poll(cx, &mut peer, &mut destination, &mut carried.sent);
+        let sent = sent.map_err(|failed| (Way::Up, failed))?;
+        let received = down.poll(cx, &mut destination, &mut peer, &mut carried.received);
+        let received = received.map_err(|failed| (Way::Down, failed))?;
+        if sent.is_ready() && received.is_ready() {
+            return Poll::Ready(Ok(()));
         }
+        if !up.reads()
+            && let Poll::Ready(error) = peer_lost.as_mut().poll(cx)
+        {
+            return Poll::Ready(Err((Way::Up, Failed::Lost(error))));
+        }
+        if !down.reads()
+            && let Poll::Ready(error) = destination_lost.as_mut().poll(cx)
+        {
+            return Poll::Ready(Err((Way::Down, Failed::Lost(error))));
+        }
+        Poll::Pending
     });
     let Err(failed) = both.await else {
         return Ok(());
     };
-    // A whole turn for the rest, so that a read is pending for want of data only.
-    tokio::task::yield_now().await;
+    let until = Instant::now() + PATIENCE;
     Err(match failed {
         (Way::Up, Failed::Source(error)) => Failure::Peer(error),
-        (Way::Down, Failed::Source(error)) => Failure::Destination(error),
-        (Way::Up, Failed::Sink(error)) => {
-            let rest = poll_fn(|cx| down.poll_rest(cx, destination, peer, &mut carried.received));
-            let _ = timeout(PATIENCE, rest).await;
-            Failure::Destination(error)
-        }
-        (Way::Down, Failed::Sink(error)) => {
-            let rest = poll_fn(|cx| up.poll_rest(cx, peer, destination, &mut carried.sent));
-            let _ = timeout(PATIENCE, rest).await;
+        (Way::Down, Failed::Source(error)) => Failure::Destination { error, until },
+        (Way::Up, Failed::Lost(error)) | (Way::Down, Failed::Sink(error)) => {
+            let sent = &mut carried.sent;
+            let rest = poll_fn(|cx| up.poll_rest(cx, &mut peer, &mut destination, sent));
+            let _ = timeout_at(until, rest).await;
             Failure::Peer(error)
         }
+        (Way::Down, Failed::Lost(error)) | (Way::Up, Failed::Sink(error)) => {
+            let received = &mut carried.received;
+            let rest = poll_fn(|cx| down.poll_rest(cx, &mut destination, &mut peer, received));
+            let _ = timeout_at(until, rest).await;
+            Failure::Destination { error, until }
+        }
     })
+}
+
+/// One side: its bytes, and how it says that it is lost though nobody reads or writes.
+#[derive(Debug)]
+pub(super) struct Side<S, L> {
+    pub(super) stream: S,
+    /// Ready, once, when the side has failed; what it said before may yet be read.
+    pub(super) lost: L,
 }
 
 /// From the peer, or to it.
@@ -111,10 +136,14 @@ enum Way {
     Down,
 }
 
-/// The end of one direction that failed.
+/// What of one direction failed.
 #[derive(Debug)]
 enum Failed {
+    /// Reading, after all that there was to read.
     Source(io::Error),
+    /// The source, of which nothing is being read.
+    Lost(io::Error),
+    /// Writing.
     Sink(io::Error),
 }
 
@@ -173,8 +202,14 @@ impl Direction {
         Poll::Pending
     }
 
-    /// Ready when the sink has all that a source said before it was lost: no end is
-    /// told, for it has none.
+    /// Whether something is being read from the source, which then says itself when it
+    /// fails.
+    fn reads(&self) -> bool {
+        self.stage == Stage::Open && self.waiting.is_empty()
+    }
+
+    /// Ready when the sink has all that a source said before it was lost, which the
+    /// source then says: no end is told, for it has none.
     fn poll_rest<R, W>(
         &mut self,
         cx: &mut Context<'_>,
@@ -190,9 +225,8 @@ impl Direction {
             if ready!(self.write_waiting(cx, sink, carried)).is_err() {
                 break;
             }
-            match self.carry_chunk(cx, source, sink, carried) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) | Poll::Pending => break,
+            if ready!(self.carry_chunk(cx, source, sink, carried)).is_err() {
+                break;
             }
         }
         Poll::Ready(())
@@ -267,6 +301,7 @@ fn write<W: AsyncWrite + Unpin>(
 
 #[cfg(test)]
 mod tests {
+    use std::future::{Pending, Ready, pending, ready};
     use std::io;
     use std::pin::Pin;
     use std::task::{Context, Poll};
@@ -275,7 +310,15 @@ mod tests {
         AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex,
     };
 
-    use super::{CHUNK, Carried, Failure, copy};
+    use super::{CHUNK, Carried, Failure, PATIENCE, Side, copy};
+
+    /// A side that says of its loss only to who reads or writes.
+    fn silent<S>(stream: S) -> Side<S, Pending<io::Error>> {
+        Side {
+            stream,
+            lost: pending(),
+        }
+    }
 
     fn run<F: Future>(future: F) -> F::Output {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -313,7 +356,12 @@ mod tests {
             let (up, down) = (data(700_000, 1), data(500_000, 2));
             let mut carried = Carried::default();
             let early = b"early".to_vec();
-            let copied = copy(&mut peer, &mut destination, early, &mut carried);
+            let copied = copy(
+                silent(&mut peer),
+                silent(&mut destination),
+                early,
+                &mut carried,
+            );
             let (at_peer, at_destination, result) = run(async {
                 tokio::join!(
                     exchange(near, up.clone()),
@@ -333,7 +381,12 @@ mod tests {
             let (mut near, mut peer) = duplex(64);
             let (mut far, mut destination) = duplex(64);
             let mut carried = Carried::default();
-            let copied = copy(&mut peer, &mut destination, Vec::new(), &mut carried);
+            let copied = copy(
+                silent(&mut peer),
+                silent(&mut destination),
+                Vec::new(),
+                &mut carried,
+            );
             let story = async {
                 near.write_all(b"question").await.unwrap();
                 near.shutdown().await.unwrap();
@@ -358,7 +411,12 @@ mod tests {
             let (mut near, mut peer) = duplex(64);
             let (_far, mut destination) = duplex(64);
             let mut carried = Carried::default();
-            let copied = copy(&mut peer, &mut destination, Vec::new(), &mut carried);
+            let copied = copy(
+                silent(&mut peer),
+                silent(&mut destination),
+                Vec::new(),
+                &mut carried,
+            );
             let flood = async {
                 let mut given = 0;
                 while given < 10 * CHUNK {
@@ -417,8 +475,14 @@ mod tests {
             near.write_all(b"too late").await.unwrap();
             let mut carried = Carried::default();
             let mut dead = Dead(b"the reason");
-            let result = copy(&mut peer, &mut dead, Vec::new(), &mut carried).await;
-            assert!(matches!(result, Err(Failure::Destination(_))));
+            let result = copy(
+                silent(&mut peer),
+                silent(&mut dead),
+                Vec::new(),
+                &mut carried,
+            )
+            .await;
+            assert!(matches!(result, Err(Failure::Destination { .. })));
             let mut reason = [0; 10];
             near.read_exact(&mut reason).await.unwrap();
             assert_eq!(&reason, b"the reason");
@@ -435,8 +499,14 @@ mod tests {
             near.write_all(b"more").await.unwrap();
             let mut carried = Carried::default();
             let mut dead = Dead(b"longer than there is room");
-            let result = copy(&mut peer, &mut dead, Vec::new(), &mut carried).await;
-            assert!(matches!(result, Err(Failure::Destination(_))));
+            let result = copy(
+                silent(&mut peer),
+                silent(&mut dead),
+                Vec::new(),
+                &mut carried,
+            )
+            .await;
+            assert!(matches!(result, Err(Failure::Destination { .. })));
             assert_eq!(carried.received, 4);
         });
     }
@@ -480,7 +550,13 @@ mod tests {
             let mut carried = Carried::default();
             let (mut far, mut destination) = duplex(64);
             let mut broken = Reset(Some(b"last"));
-            let result = copy(&mut broken, &mut destination, Vec::new(), &mut carried).await;
+            let result = copy(
+                silent(&mut broken),
+                silent(&mut destination),
+                Vec::new(),
+                &mut carried,
+            )
+            .await;
             assert!(matches!(result, Err(Failure::Peer(_))));
             assert_eq!(carried.sent, 4);
             let mut last = [0; 4];
@@ -490,8 +566,103 @@ mod tests {
             assert!(waited.await.is_err(), "the destination saw an end");
 
             let (_near, mut peer) = duplex(64);
-            let result = copy(&mut peer, &mut Reset(None), Vec::new(), &mut carried).await;
-            assert!(matches!(result, Err(Failure::Destination(_))));
+            let result = copy(
+                silent(&mut peer),
+                silent(Reset(None)),
+                Vec::new(),
+                &mut carried,
+            )
+            .await;
+            assert!(matches!(result, Err(Failure::Destination { .. })));
         });
+    }
+
+    /// A side that was reset while data of it waits.
+    fn lost<S>(stream: S) -> Side<S, Ready<io::Error>> {
+        Side {
+            stream,
+            lost: ready(io::ErrorKind::ConnectionReset.into()),
+        }
+    }
+
+    /// Neither takes a byte of what the other says: nothing is read from either.
+    #[test]
+    fn a_side_that_is_lost_is_heard_of_while_nothing_is_read_from_it() {
+        for peer_is_lost in [true, false] {
+            run(async {
+                let (mut near, peer) = duplex(64);
+                let (mut far, destination) = duplex(64);
+                let mut carried = Carried::default();
+                near.write_all(&[1; 64]).await.unwrap();
+                far.write_all(&[2; 64]).await.unwrap();
+                let start = std::time::Instant::now();
+                let (peer, destination) = (Shut(peer), Shut(destination));
+                let early = Vec::new();
+                let ended = match peer_is_lost {
+                    true => copy(lost(peer), silent(destination), early, &mut carried).await,
+                    false => copy(silent(peer), lost(destination), early, &mut carried).await,
+                };
+                match ended.unwrap_err() {
+                    Failure::Peer(error) if peer_is_lost => {
+                        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+                    }
+                    Failure::Destination { .. } if !peer_is_lost => {}
+                    other => panic!("{other:?}"),
+                }
+                let lasted = start.elapsed();
+                assert!(PATIENCE <= lasted && lasted < 2 * PATIENCE, "{lasted:?}");
+                assert_eq!(carried, Carried::default());
+            });
+        }
+    }
+
+    /// What the lost side said arrives when the other takes it within its time.
+    #[test]
+    fn what_waits_when_a_side_is_lost_arrives_in_time() {
+        run(async {
+            let mut carried = Carried::default();
+            let (mut far, destination) = duplex(4);
+            let broken = Reset(Some(b"the last words"));
+            let (copied, heard) = tokio::join!(
+                copy(lost(broken), silent(destination), Vec::new(), &mut carried),
+                async {
+                    tokio::time::sleep(PATIENCE / 4).await;
+                    let mut heard = [0; 14];
+                    far.read_exact(&mut heard).await.unwrap();
+                    heard
+                },
+            );
+            assert!(matches!(copied, Err(Failure::Peer(_))));
+            assert_eq!((&heard[..], carried.sent), (&b"the last words"[..], 14));
+        });
+    }
+
+    /// Gives, and takes nothing.
+    struct Shut(DuplexStream);
+
+    impl AsyncRead for Shut {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(cx, buffer)
+        }
+    }
+
+    impl AsyncWrite for Shut {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
     }
 }

@@ -4,11 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::config::Config;
 use super::error::DialError;
+use super::lookup::Lookups;
 use super::route::DNS_PORT;
 use super::rules::Rules;
 use super::socket::{Datagrams, Sockets};
@@ -17,15 +18,13 @@ use super::upstream::{Server, Upstream};
 use super::{http, socks5};
 use crate::Protocol;
 
-/// Addresses of one name that are tried.
-const MAX_ADDRESSES: usize = 8;
-
 /// Reaches destinations.
 #[derive(Debug)]
 pub(super) struct Dialer {
     upstream: Upstream,
     /// Which address of the upstream answered last.
     server: Mutex<Option<SocketAddr>>,
+    lookups: Lookups,
     pub(super) sockets: Sockets,
     /// Asked again about the addresses of a name.
     rules: Arc<Rules>,
@@ -67,6 +66,7 @@ impl Dialer {
         Self {
             upstream: config.upstream.clone(),
             server: Mutex::default(),
+            lookups: Lookups::new(),
             sockets: Sockets::new(
                 config.bind_interface.clone(),
                 config.mark,
@@ -205,10 +205,10 @@ impl Dialer {
         {
             return Ok(stream);
         }
-        let found = lookup_host((server.host.as_str(), server.port)).await;
+        let found = self.lookups.addresses(&server.host, server.port).await;
         let found = found.map_err(|error| DialError::Upstream(format!("{server}: {error}")))?;
         let mut error = DialError::Upstream(format!("{server} has no address"));
-        for address in found.take(MAX_ADDRESSES) {
+        for address in found {
             match self.sockets.connect_tcp(address).await {
                 Ok(stream) => {
                     *self.known_server() = Some(address);
@@ -233,10 +233,8 @@ impl Dialer {
             Target::Name(name, port) => (name, *port),
         };
         let no_address = || DialError::NoAddress(name.to_string());
-        let found = lookup_host((&**name, port))
-            .await
-            .map_err(|_| no_address())?;
-        let found: Vec<_> = found.take(MAX_ADDRESSES).collect();
+        let found = self.lookups.addresses(name, port).await;
+        let found = found.map_err(|_| no_address())?;
         if found.is_empty() {
             return Err(no_address());
         }

@@ -34,7 +34,8 @@
 //!   reset is passed on as a reset, and never as an end of data; so is every other
 //!   failure, and the end of the proxy itself.
 //! - A side that takes nothing holds the other up, with at most 128 KiB a direction
-//!   here, beside the buffers of the kernel and of the engine.
+//!   here, beside the buffers of the kernel and of the engine. When the other is reset,
+//!   it has a second to take what came before; then it is reset too.
 //! - UDP flows have a socket each, which hears of its destination alone (address and
 //!   port dependent filtering, RFC 4787 5), or of whom a SOCKS5 relay lets through. Its
 //!   refusal is passed on by ICMP.
@@ -43,15 +44,17 @@
 //! # A flow's way through the files
 //!
 //! `mod.rs` (accepted) → `route.rs` (where to, and whether: `rules.rs`, `names.rs`) →
-//! `tcp.rs`, `udp.rs`, `ping.rs` (its life) → `dial.rs` (reached: `socket.rs`,
-//! `socks5.rs`, `http.rs`) → `copy.rs` (carried) → `watch.rs` (told of).
+//! `tcp.rs`, `udp.rs`, `ping.rs` (its life) → `dial.rs` (reached: `lookup.rs`,
+//! `socket.rs`, `socks5.rs`, `http.rs`) → `copy.rs` (carried: `destination.rs`) → `watch.rs` (told of).
 
 mod config;
 mod copy;
+mod destination;
 mod dial;
 mod dns;
 mod error;
 mod http;
+mod lookup;
 mod names;
 mod ping;
 mod route;

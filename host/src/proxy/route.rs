@@ -23,6 +23,7 @@ pub(super) const DNS_PORT: u16 = 53;
 #[derive(Debug)]
 pub(super) struct Router {
     dns: Dns,
+    resolvers: Vec<(IpAddr, SocketAddr)>,
     map: Vec<Mapping>,
     behind: Vec<IpNet>,
     rules: Arc<Rules>,
@@ -36,6 +37,7 @@ impl Router {
     pub(super) fn new(config: &Config) -> Self {
         Self {
             dns: config.dns,
+            resolvers: config.resolvers.clone(),
             map: config.map.clone(),
             behind: config.behind.clone(),
             rules: Arc::new(Rules::new(config.allow.clone(), config.deny.clone())),
@@ -90,6 +92,9 @@ impl Router {
         if asked.port() == DNS_PORT && protocol != Protocol::IcmpEcho {
             // The address means nothing: what denies every address denies this too.
             let may_pass = !self.rules.deny(protocol, None, DNS_PORT);
+            if let Some((_, to)) = self.resolvers.iter().find(|(at, _)| *at == asked.ip()) {
+                return (Target::Address(*to), judged(may_pass));
+            }
             match self.dns {
                 Dns::Redirect(to) => return (Target::Address(to), judged(may_pass)),
                 Dns::Virtual => return (Target::Here, judged(may_pass)),
@@ -264,6 +269,26 @@ mod tests {
         }
         let routed = route(&router, Protocol::IcmpEcho, to);
         assert_eq!(routed.1, Err(Reason::Denied));
+    }
+
+    #[test]
+    fn each_resolver_is_asked_at_its_own_address_and_one_at_all_others() {
+        let router = Router::new(&config(|config| {
+            config.dns = "192.0.2.53".parse().unwrap();
+            config.resolvers = vec![(
+                "10.0.2.4".parse().unwrap(),
+                "[2001:db8::53]:53".parse().unwrap(),
+            )];
+            config.allow = vec!["*:443".parse().unwrap()];
+        }));
+        for (asked, answers) in [
+            ("10.0.2.4:53", "[2001:db8::53]:53"),
+            ("10.0.2.3:53", "192.0.2.53:53"),
+        ] {
+            let routed = route(&router, Protocol::Udp, asked);
+            assert_eq!(routed, (answers.into(), Ok(())));
+        }
+        assert_eq!(tcp(&router, "10.0.2.4:80").1, Err(Reason::Denied));
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! The life of a TCP flow.
 
+use std::future::pending;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout_at;
 
-use super::copy::{Carried, Failure, copy};
+use super::copy::{Carried, Failure, Side, copy};
+use super::destination::Destination;
 use super::dial::Dialled;
 use super::error::DialError;
 use super::socket::disarm;
@@ -30,7 +33,7 @@ pub(super) async fn carry<W: Watch>(incoming: IncomingTcp, context: &Context<W>)
             return (nothing, Reason::Stopped);
         }
     };
-    let Dialled { mut stream, early } = match dialled {
+    let Dialled { stream, early } = match dialled {
         Ok(dialled) => dialled,
         Err(error) => {
             refuse(incoming, &error);
@@ -38,12 +41,20 @@ pub(super) async fn carry<W: Watch>(incoming: IncomingTcp, context: &Context<W>)
         }
     };
     let options = context.options(context.shared.config.tcp_timeout);
-    let mut peer = Peer::new(incoming.accept(options));
+    let peer = Peer::new(incoming.accept(options));
     context.dialled();
 
     let mut carried = Carried::default();
+    let peers = Side {
+        stream: &peer.stream,
+        lost: lost(&peer.stream),
+    };
+    let destinations = Side {
+        stream: Destination(&stream),
+        lost: Destination(&stream).lost(),
+    };
     let copied = tokio::select! {
-        copied = copy(&mut peer.stream, &mut stream, early, &mut carried) => copied,
+        copied = copy(peers, destinations, early, &mut carried) => copied,
         // Peer and stream are reset when they are dropped.
         () = context.stopped() => return (carried, Reason::Stopped),
     };
@@ -54,9 +65,10 @@ pub(super) async fn carry<W: Watch>(incoming: IncomingTcp, context: &Context<W>)
             (carried, Reason::Finished)
         }
         Err(Failure::Peer(error)) => (carried, reason_of_peer(&error)),
-        Err(Failure::Destination(error)) => {
+        Err(Failure::Destination { error, until }) => {
+            let settled = settle(&peer.stream, carried.received);
             tokio::select! {
-                () = settle(&peer.stream, carried.received) => {}
+                _ = timeout_at(until, settled) => {}
                 () = context.stopped() => {}
             }
             (carried, reason_of_destination(&error))
@@ -67,17 +79,21 @@ pub(super) async fn carry<W: Watch>(incoming: IncomingTcp, context: &Context<W>)
 /// Waits until the peer has all that the destination said before it failed, which the
 /// reset then cannot overtake.
 async fn settle(peer: &TcpStream, received: u64) {
-    /// A peer that takes nothing is to hear of the end too.
-    const PATIENCE: Duration = Duration::from_secs(1);
     const LOOK: Duration = Duration::from_millis(10);
-    let settled = async {
-        while let Ok(info) = peer.info().await
-            && (info.bytes_sent < received || info.send_queue > 0)
-        {
-            tokio::time::sleep(LOOK).await;
-        }
-    };
-    let _ = tokio::time::timeout(PATIENCE, settled).await;
+    while let Ok(info) = peer.info().await
+        && (info.bytes_sent < received || info.send_queue > 0)
+    {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Waits until the peer's connection has failed, and says how. One that has finished
+/// never does.
+async fn lost(peer: &TcpStream) -> io::Error {
+    match peer.ending().await {
+        CloseReason::Finished => pending().await,
+        reason => FlowEnded(reason).into(),
+    }
 }
 
 fn refuse(incoming: IncomingTcp, error: &DialError) {

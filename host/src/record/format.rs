@@ -1,9 +1,9 @@
-//! The format of a record, version 2, for whoever wants to read one with another
+//! The format of a record, version 3, for whoever wants to read one with another
 //! program.
 //!
 //! # The file
 //!
-//! Eight bytes, `L3L4REC` and the version (the byte 2), then frames to the end:
+//! Eight bytes, `L3L4REC` and the version (the byte 3), then frames to the end:
 //!
 //! | bytes | what |
 //! |---|---|
@@ -58,7 +58,7 @@ pub mod wit {
 /// What a record begins with, before the byte of its version.
 pub const MAGIC: [u8; 7] = *b"L3L4REC";
 /// The version that this library writes and reads.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 /// Most bytes of one payload: the longest batch ([`Batch::MAX_BYTES`]) with its
 /// packets' descriptions, of which each takes at most 9 bytes here and counts 8
 /// there, and room for the rest of the call.

@@ -32,4 +32,4 @@ pub use replay::{Replay, ReplayError, replay};
 pub use report::{Difference, Report, Unfinished};
 
 pub(crate) use output::Output;
-pub(crate) use writer::Recorder;
+pub(crate) use writer::{Failure, Recorder};

@@ -1,6 +1,7 @@
 //! Writes what crosses the border.
 
 use std::io::{self, Write};
+use std::sync::{Arc, OnceLock};
 
 use super::format::{self, Frame, Header, MAGIC, VERSION};
 use crate::witness::Witness;
@@ -9,6 +10,10 @@ use crate::witness::Witness;
 /// when their call ends.
 const ENOUGH: usize = 64 << 10;
 
+/// What ended a record before its engine, if anything did. It outlives the engine, whose
+/// end is the last that is written.
+pub(crate) type Failure = Arc<OnceLock<io::Error>>;
+
 /// Writes the frames of one engine.
 ///
 /// A call is handed to the system before the engine is entered, and its outcome
@@ -16,22 +21,26 @@ const ENOUGH: usize = 64 << 10;
 pub(crate) struct Recorder {
     write: Box<dyn Write + Send>,
     buffer: Vec<u8>,
-    failure: Option<io::Error>,
+    failure: Failure,
 }
 
 impl Recorder {
-    pub(crate) fn new(write: impl Write + Send + 'static, header: Header) -> Self {
+    pub(crate) fn new(
+        write: impl Write + Send + 'static,
+        header: Header,
+        failure: Failure,
+    ) -> Self {
         let mut recorder = Self {
             write: Box::new(write),
             buffer: [&MAGIC[..], &[VERSION]].concat(),
-            failure: None,
+            failure,
         };
         recorder.add(&Frame::Header(header));
         recorder
     }
 
     fn add(&mut self, frame: &Frame<'_>) {
-        if self.failure.is_some() {
+        if self.failure.get().is_some() {
             return;
         }
         let mut outcome = format::append(&mut self.buffer, frame);
@@ -41,7 +50,7 @@ impl Recorder {
         }
         if let Err(error) = outcome {
             tracing::error!(%error, "the record ends here: it cannot be written");
-            self.failure = Some(error);
+            let _ = self.failure.set(error);
             self.buffer = Vec::new();
         }
     }
@@ -62,7 +71,7 @@ impl Witness for Recorder {
     }
 
     fn failure(&self) -> Option<&io::Error> {
-        self.failure.as_ref()
+        self.failure.get()
     }
 }
 

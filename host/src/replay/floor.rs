@@ -219,7 +219,7 @@ impl<S: Sink> Callbacks for Floor<S> {
                 self.check(written);
                 self.table.part(flow)
             }
-            Event::Established | Event::Writable | Event::PeerFinished => {
+            Event::Established | Event::Writable | Event::PeerFinished | Event::PeerReset => {
                 self.table.with_flow(flow)
             }
         };
@@ -233,6 +233,8 @@ impl<S: Sink> Callbacks for Floor<S> {
                 conversation.peer_finished = true;
                 conversation.speaker.peer_finished();
             }
+            // The application takes all: nothing is held back.
+            Event::PeerReset => {}
             Event::Closed(reason) => {
                 conversation.ended = Some(reason);
                 conversation.undecided = false;

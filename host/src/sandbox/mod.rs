@@ -47,9 +47,17 @@ pub const ADDRESS_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 2);
 /// letters l3l4. To a destination that has both families IPv4 is preferred then (RFC
 /// 6724 2.1), which is what the outer network is more likely to have.
 pub const ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0xfd6c, 0x336c, 0x3400, 1, 0, 0, 0, 2);
-/// The name server that the program is told of: the AFTR's address of RFC 6333 5.7.
-/// Nobody is there; what is sent to it is for whoever holds the device to answer.
-pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 1);
+/// The name servers that the program can be told of: the AFTR's address and the others
+/// beside the program's own in the network of RFC 6333 5.7. Nobody is there; what is
+/// sent to them is for whoever holds the device to answer. The C library asks three at
+/// most (resolv.conf(5)), others all.
+pub const RESOLVERS: [Ipv4Addr; 5] = [
+    Ipv4Addr::new(192, 0, 0, 1),
+    Ipv4Addr::new(192, 0, 0, 3),
+    Ipv4Addr::new(192, 0, 0, 4),
+    Ipv4Addr::new(192, 0, 0, 5),
+    Ipv4Addr::new(192, 0, 0, 6),
+];
 
 /// What the namespace is to look like.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -64,10 +64,11 @@ impl ResolvConf {
         read
     }
 
-    /// The same with one server only.
+    /// The same with these servers in place of its own.
     #[must_use]
-    pub fn text_with_server(&self, server: IpAddr) -> String {
-        let mut text = format!("nameserver {server}\n");
+    pub fn text_with_servers(&self, servers: impl IntoIterator<Item = IpAddr>) -> String {
+        let servers = servers.into_iter();
+        let mut text: String = servers.map(|it| format!("nameserver {it}\n")).collect();
         for line in &self.others {
             text.push_str(line);
             text.push('\n');
@@ -126,8 +127,8 @@ mod tests {
             .into();
         assert_eq!(read.servers, servers);
         assert_eq!(
-            read.text_with_server([192, 0, 0, 1].into()),
-            "nameserver 192.0.0.1\nsearch example.org\noptions edns0 trust-ad\n"
+            read.text_with_servers([[192, 0, 0, 1], [192, 0, 0, 3]].map(IpAddr::from)),
+            "nameserver 192.0.0.1\nnameserver 192.0.0.3\nsearch example.org\noptions edns0 trust-ad\n"
         );
     }
 }

@@ -64,7 +64,7 @@ impl<D> Border<D> {
 
     /// Adds a flow that the engine has announced or opened.
     pub(super) fn add(&mut self, id: FlowId, tuple: FiveTuple) -> Arc<Flow> {
-        let flow = Flow::new(id, tuple, Arc::clone(&self.inbox), self.limits);
+        let flow = Flow::new(id, tuple, Arc::clone(&self.inbox), self.limits.clone());
         let flow = Arc::new(flow);
         self.flows.insert(id, Arc::clone(&flow));
         flow
@@ -129,7 +129,7 @@ impl<D: PacketDevice> Callbacks for Border<D> {
                     flow.event(event);
                 }
             }
-            Event::Established | Event::Writable | Event::PeerFinished => {
+            Event::Established | Event::Writable | Event::PeerFinished | Event::PeerReset => {
                 if let Some(flow) = self.flows.get(&id) {
                     flow.event(event);
                 }

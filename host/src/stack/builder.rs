@@ -2,16 +2,19 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
 use super::border::Border;
+use super::budget::{Budget, FLOOR};
 use super::device::PacketDevice;
 use super::driver::Driver;
 use super::flow::Limits;
 use super::spread::{self, Spread};
 use super::{Error, Stack};
 use crate::Engine;
+use crate::record::Failure;
 
 /// What can be set before a [`Stack`] exists. What is not set keeps its default.
 #[derive(Debug)]
@@ -19,12 +22,14 @@ use crate::Engine;
 pub struct Builder {
     engine: crate::Builder,
     record: Option<File>,
+    record_failure: Failure,
     backlog: usize,
     limits: Limits,
 }
 
-/// Some packets' worth.
-const LEAST_QUEUE: usize = 4 * 1024;
+/// Most bytes in all queues: as much as an engine has for its own buffers
+/// (`memory-limit` in `wit/types.wit`), or 512 flows whose queues are full both ways.
+const QUEUE_MEMORY: usize = 256 << 20;
 /// Requests that wait for a driver; those who ask wait then too.
 const REQUESTS: usize = 64;
 
@@ -33,10 +38,12 @@ impl Builder {
         Self {
             engine: Engine::builder(),
             record: None,
+            record_failure: Failure::default(),
             backlog: 1024,
             limits: Limits {
                 receive_queue: 256 * 1024,
                 send_queue: 256 * 1024,
+                budget: Arc::new(Budget::new(QUEUE_MEMORY)),
             },
         }
     }
@@ -59,14 +66,22 @@ impl Builder {
     /// buffer. TCP: beyond them the window closes; datagrams are dropped (each counts
     /// 64 bytes more than its data). Default 256 KiB, at least 4 KiB.
     pub fn receive_queue(mut self, bytes: usize) -> Self {
-        self.limits.receive_queue = bytes.max(LEAST_QUEUE);
+        self.limits.receive_queue = bytes.max(FLOOR);
         self
     }
 
     /// Most bytes that a flow keeps on their way to the engine; beyond them writes
     /// wait. Default 256 KiB, at least 4 KiB.
     pub fn send_queue(mut self, bytes: usize) -> Self {
-        self.limits.send_queue = bytes.max(LEAST_QUEUE);
+        self.limits.send_queue = bytes.max(FLOOR);
+        self
+    }
+
+    /// Most bytes in the queues of all flows together, both ways. When they are in use,
+    /// each queue has room for 4 KiB yet and no more: windows close, writes wait and
+    /// datagrams are dropped, as when the flow's own queue is full. Default 256 MiB.
+    pub fn queue_memory(mut self, bytes: usize) -> Self {
+        self.limits.budget = Arc::new(Budget::new(bytes));
         self
     }
 
@@ -113,7 +128,7 @@ impl Builder {
         for device in parts {
             drivers.push(self.start_one(device, accept.clone())?);
         }
-        Ok(Stack::new(accepted, drivers, owner))
+        Ok(Stack::new(accepted, drivers, owner, self.record_failure))
     }
 
     fn start_one<D: PacketDevice>(
@@ -121,11 +136,14 @@ impl Builder {
         device: Spread<D>,
         accept: mpsc::Sender<io::Result<super::Incoming>>,
     ) -> Result<mpsc::Sender<super::driver::Request>, Error> {
-        let border = Border::new(device, accept.clone(), self.limits);
+        let border = Border::new(device, accept.clone(), self.limits.clone());
         let engine = self.engine.clone();
         let engine = match self.record.take() {
             None => engine.build(border),
-            Some(file) => engine.build_recorded(border, file),
+            Some(file) => {
+                let failure = Arc::clone(&self.record_failure);
+                engine.build_recorded_until(border, file, failure)
+            }
         }?;
         let (requests, requested) = mpsc::channel(REQUESTS);
         let driver = Driver::new(engine, requested);

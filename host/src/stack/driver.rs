@@ -93,6 +93,8 @@ impl<D: PacketDevice> Driver<D> {
             poll_fn(|cx| self.poll_ready(cx)).await?;
             if let Some(ended) = self.turn().map_err(io::Error::other)? {
                 self.flush().await;
+                // The engine's record is complete when its end is told.
+                drop(self);
                 let _ = ended.send(());
                 return Ok(());
             }

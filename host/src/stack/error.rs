@@ -4,8 +4,8 @@ use std::io::{self, ErrorKind};
 
 use crate::{CloseReason, Unreachable};
 
-/// What an [`io::Error`] of a flow that has ended carries
-/// ([`io::Error::get_ref`]): the truth about its end.
+/// What an [`io::Error`] of a flow that has ended, or that its peer has reset,
+/// carries ([`io::Error::get_ref`]): the truth about its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the flow has ended: {0}")]
 pub struct FlowEnded(pub CloseReason);

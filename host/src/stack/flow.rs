@@ -11,16 +11,18 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::sync::{Notify, oneshot};
 
+use super::budget::Budget;
 use super::error::FlowEnded;
 use super::inbox::Inbox;
 use super::queue::Queue;
 use crate::{CloseReason, Event, FiveTuple, FlowId, FlowOptions, FlowSnapshot, Protocol, Verdict};
 
-/// Most bytes that wait in a flow, each way.
-#[derive(Clone, Copy, Debug)]
+/// Most bytes that wait in a flow, each way, and in all flows together.
+#[derive(Clone, Debug)]
 pub(super) struct Limits {
     pub(super) receive_queue: usize,
     pub(super) send_queue: usize,
+    pub(super) budget: Arc<Budget>,
 }
 
 /// One flow.
@@ -31,7 +33,7 @@ pub(super) struct Flow {
     limits: Limits,
     inbox: Arc<Inbox>,
     state: Mutex<State>,
-    /// The connection is established, or the flow has ended.
+    /// The connection is established, reset by its peer, or the flow has ended.
     changed: Notify,
 }
 
@@ -41,12 +43,17 @@ struct State {
     outgoing: Queue,
     /// Of `outgoing`, what the driver has in its hands.
     under_way: usize,
+    /// Of the budget, what both queues have in use.
+    charged: usize,
     wanted: Wanted,
     /// It is in the inbox.
     queued: bool,
     established: bool,
     /// The peer's FIN came, and all its data is in `received` or was read.
     peer_finished: bool,
+    /// The peer has reset the connection; what it sent before is with the engine, or
+    /// the flow has ended.
+    peer_reset: bool,
     /// We took less than the engine offered.
     held_back: bool,
     /// The engine took less than it was offered, and will say when there is room.
@@ -60,6 +67,21 @@ struct State {
     closed: Option<CloseReason>,
     readers: Waiters,
     writers: Waiters,
+}
+
+impl State {
+    /// Tells the budget what the queues hold.
+    fn charge(&mut self, budget: &Budget) {
+        let held = self.received.weight() + self.outgoing.weight() + self.under_way;
+        budget.change(self.charged, held);
+        self.charged = held;
+    }
+
+    /// How the flow has ended, or will.
+    fn ending(&self) -> Option<CloseReason> {
+        let reset = self.peer_reset.then_some(CloseReason::ResetByPeer);
+        self.closed.or(reset)
+    }
 }
 
 /// What the driver is to do.
@@ -158,7 +180,10 @@ impl Flow {
         let mut state = self.lock();
         if !state.received.is_empty() {
             read(&mut state.received);
-            let has_room = state.received.weight() <= self.limits.receive_queue / 2;
+            state.charge(&self.limits.budget);
+            let weight = state.received.weight();
+            // Half of what it may hold is free.
+            let has_room = self.receive_room(weight) >= weight;
             let resume = has_room && mem::take(&mut state.held_back);
             drop(state);
             if resume {
@@ -186,7 +211,7 @@ impl Flow {
         push: impl FnOnce(&mut Queue, usize) -> Option<R>,
     ) -> Poll<io::Result<R>> {
         let mut state = self.lock();
-        if let Some(reason) = state.closed {
+        if let Some(reason) = state.ending() {
             return Poll::Ready(Err(match reason {
                 CloseReason::Finished => io::ErrorKind::BrokenPipe.into(),
                 reason => FlowEnded(reason).into(),
@@ -196,7 +221,7 @@ impl Flow {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         let weight = state.outgoing.weight() + state.under_way;
-        let room = self.limits.send_queue.saturating_sub(weight);
+        let room = self.limits.budget.room(weight, self.limits.send_queue);
         // Of a full queue the driver has a part in its hands: what is appended to
         // an empty one must not pass the bound.
         if room == 0 {
@@ -207,6 +232,7 @@ impl Flow {
             state.writers.add(cx);
             return Poll::Pending;
         };
+        state.charge(&self.limits.budget);
         let blocked = state.blocked;
         drop(state);
         if !blocked {
@@ -220,7 +246,7 @@ impl Flow {
         self.want(|state| {
             state.wanted.finish |= !state.finishing;
             state.finishing = true;
-            match state.closed {
+            match state.ending() {
                 None | Some(CloseReason::Finished) => Ok(()),
                 Some(reason) => Err(FlowEnded(reason).into()),
             }
@@ -238,6 +264,7 @@ impl Flow {
             state.abandoned = true;
             state.wanted.abort |= !state.received.is_empty();
             state.received.clear();
+            state.charge(&self.limits.budget);
             state.wanted.finish |= !state.finishing;
             state.finishing = true;
         });
@@ -250,6 +277,11 @@ impl Flow {
     /// Waits until the flow has ended.
     pub(super) async fn closed(&self) -> CloseReason {
         self.until(|state| state.closed).await
+    }
+
+    /// Waits until it is known how the flow ends.
+    pub(super) async fn ending(&self) -> CloseReason {
+        self.until(State::ending).await
     }
 
     /// Waits until the handshake is complete, or the flow has ended without.
@@ -303,10 +335,7 @@ impl Flow {
             }
             return data.len();
         }
-        let room = self
-            .limits
-            .receive_queue
-            .saturating_sub(state.received.weight());
+        let room = self.receive_room(state.received.weight());
         let taken = match self.tuple.protocol {
             Protocol::Tcp => {
                 let taken = state.received.push(data, room);
@@ -320,10 +349,16 @@ impl Flow {
                 }
             }
         };
+        state.charge(&self.limits.budget);
         let readers = state.readers.take();
         drop(state);
         readers.wake();
         taken
+    }
+
+    /// What a receive queue that holds so much has room for.
+    fn receive_room(&self, weight: usize) -> usize {
+        self.limits.budget.room(weight, self.limits.receive_queue)
     }
 
     /// Nobody wants this connection: should it come to be, it is reset.
@@ -335,7 +370,7 @@ impl Flow {
     /// Whether it is a connection that the peer knows of.
     pub(super) fn is_connected(&self) -> bool {
         let state = self.lock();
-        state.established && !state.unwanted
+        state.established && !state.unwanted && !state.peer_reset
     }
 
     pub(super) fn event(&self, event: Event) {
@@ -351,12 +386,17 @@ impl Flow {
                 return self.want(|_| ());
             }
             Event::PeerFinished => state.peer_finished = true,
+            Event::PeerReset => {
+                state.peer_reset = true;
+                state.outgoing.clear();
+            }
             Event::Closed(reason) => {
                 state.closed = Some(reason);
                 state.outgoing.clear();
                 state.wanted = Wanted::default();
             }
         }
+        state.charge(&self.limits.budget);
         let unwanted = state.unwanted;
         let (readers, writers) = (state.readers.take(), state.writers.take());
         drop(state);
@@ -391,7 +431,7 @@ impl Flow {
     /// What is left of the data that was taken to be sent. Says whether FIN is due.
     pub(super) fn sent(&self, rest: Queue) -> bool {
         let mut state = self.lock();
-        let all = rest.is_empty() || state.closed.is_some();
+        let all = rest.is_empty() || state.ending().is_some();
         let had = mem::take(&mut state.under_way) > 0;
         if had {
             state.blocked &= !all;
@@ -399,6 +439,7 @@ impl Flow {
         if !all {
             state.outgoing.put_back(rest);
         }
+        state.charge(&self.limits.budget);
         let is_done = state.outgoing.is_empty();
         // A verdict that came meanwhile, to refuse datagrams, goes before the end.
         let may_finish = is_done && state.wanted.verdict.is_none();
@@ -415,6 +456,14 @@ impl Flow {
             self.inbox.push(self.id);
         }
         finish
+    }
+}
+
+/// What it holds yet is free for others.
+impl Drop for Flow {
+    fn drop(&mut self) {
+        let charged = self.lock().charged;
+        self.limits.budget.change(charged, 0);
     }
 }
 

@@ -85,7 +85,8 @@
 //! Nothing grows without bound: flows wait for `accept` in a [backlog](Builder::backlog),
 //! received data in the [receive queue](Builder::receive_queue) and then in the
 //! engine's window, data to send in the [send queue](Builder::send_queue), packets in
-//! the engine until the device takes them.
+//! the engine until the device takes them. All queues together have one
+//! [memory](Builder::queue_memory).
 //!
 //! # Cancellation
 //!
@@ -109,6 +110,7 @@
 //! `device.rs`.
 
 mod border;
+mod budget;
 mod builder;
 mod datagrams;
 mod device;
@@ -136,6 +138,7 @@ pub use incoming::{Incoming, IncomingEcho, IncomingTcp, IncomingUdp};
 pub use metrics::{Metrics, Tally};
 pub use tcp::{ReadHalf, TcpStream, WriteHalf};
 
+use crate::record::Failure;
 use crate::{CounterSnapshot, FiveTuple, FlowOptions, Protocol};
 use driver::Request;
 use error::stack_ended;
@@ -168,6 +171,7 @@ struct Shared {
     accepted: Mutex<mpsc::Receiver<io::Result<Incoming>>>,
     drivers: Vec<mpsc::Sender<Request>>,
     owner: spread::Owner,
+    record_failure: Failure,
 }
 
 impl Stack {
@@ -180,11 +184,13 @@ impl Stack {
         accepted: mpsc::Receiver<io::Result<Incoming>>,
         drivers: Vec<mpsc::Sender<Request>>,
         owner: spread::Owner,
+        record_failure: Failure,
     ) -> Self {
         let shared = Shared {
             accepted: Mutex::new(accepted),
             drivers,
             owner,
+            record_failure,
         };
         Self {
             shared: Arc::new(shared),
@@ -282,6 +288,14 @@ impl Stack {
             // One that has ended already has told its flows.
             let _ = self.ask(driver, Request::Shutdown).await;
         }
+    }
+
+    /// What ended the record ([`Builder::record`]) before the engine, which goes on
+    /// without. `None` while all is written, after [`shutdown`](Self::shutdown) to the
+    /// last frame; and when nothing is recorded.
+    #[must_use]
+    pub fn record_failure(&self) -> Option<&io::Error> {
+        self.shared.record_failure.get()
     }
 
     async fn open(

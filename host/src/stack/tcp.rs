@@ -18,6 +18,9 @@ use crate::{CloseReason, FlowId, FlowSnapshot};
 /// - A read of 0 bytes means that the peer has sent FIN, and nothing else does. Any
 ///   other end is an error that carries its [`CloseReason`]
 ///   ([`FlowEnded`](super::FlowEnded)), after all that was received before it.
+/// - A peer's reset fails writing at once, and reading after what came before it. A
+///   task that reads nothing for the time being awaits [`ending`](Self::ending) to
+///   hear of it.
 /// - `shutdown` sends FIN after what was written; reading goes on.
 /// - A write takes what the [send queue](super::Builder::send_queue) has room for.
 ///   Taken is not acknowledged: await [`closed`](Self::closed) to learn that the
@@ -27,6 +30,8 @@ use crate::{CloseReason, FlowId, FlowSnapshot};
 ///   then the engine's window, and then the peer waits.
 /// - Dropping it sends what was written, then FIN. Received data that was not read,
 ///   or that comes later, resets the connection.
+///
+/// As with the standard library's streams, a shared reference reads and writes too.
 ///
 /// Reading and writing are cancellation safe as tokio's own: `read` and `write` take
 /// or give nothing when they are dropped before they are done; `read_exact`,
@@ -107,6 +112,13 @@ macro_rules! connection {
                 self.flow().closed().await
             }
 
+            /// Waits until it is known how the flow ends: as [`closed`](Self::closed),
+            /// and when the peer has reset the connection also while data that came
+            /// before waits to be read, whoever reads it. Cancellation safe.
+            pub async fn ending(&self) -> CloseReason {
+                self.flow().ending().await
+            }
+
             /// The engine's view of the connection: state, round trip, windows, bytes.
             ///
             /// # Errors
@@ -122,7 +134,7 @@ macro_rules! connection {
 connection!(TcpStream, ReadHalf, WriteHalf);
 
 macro_rules! reads {
-    ($($name:ident),*) => { $(
+    ($($name:ty),*) => { $(
         impl AsyncRead for $name {
             fn poll_read(
                 self: Pin<&mut Self>,
@@ -135,7 +147,7 @@ macro_rules! reads {
     )* };
 }
 
-reads!(TcpStream, ReadHalf);
+reads!(TcpStream, &TcpStream, ReadHalf);
 
 fn read(received: &mut Queue, buffer: &mut ReadBuf<'_>) {
     // A ring lies in at most two pieces.
@@ -148,7 +160,7 @@ fn read(received: &mut Queue, buffer: &mut ReadBuf<'_>) {
 }
 
 macro_rules! writes {
-    ($($name:ident),*) => { $(
+    ($($name:ty),*) => { $(
         impl AsyncWrite for $name {
             fn poll_write(
                 self: Pin<&mut Self>,
@@ -172,7 +184,7 @@ macro_rules! writes {
     )* };
 }
 
-writes!(TcpStream, WriteHalf);
+writes!(TcpStream, &TcpStream, WriteHalf);
 
 impl Drop for WriteHalf {
     fn drop(&mut self) {

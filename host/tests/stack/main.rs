@@ -6,6 +6,7 @@
     reason = "a test that fails says so by a panic, in its helpers too"
 )]
 
+mod budget;
 mod datagrams;
 mod incoming;
 mod link;

@@ -108,6 +108,79 @@ fn a_reset_is_an_error_after_all_that_came_before_it() {
     });
 }
 
+/// More than its stack holds lies before the peer's reset, and the task that reads takes
+/// none of it for the time being: it hears of the reset all the same, nothing more can
+/// be sent, and what came before is there when it reads.
+#[test]
+fn a_reset_is_told_while_what_came_before_it_waits() {
+    run(async {
+        let (client, server) = pair_of(
+            Stack::builder().engine(engine()),
+            Stack::builder().receive_queue(4096),
+        );
+        let (mut near, far) = connected(&client, &server).await;
+        let data = pattern(50_000);
+        near.write_all(&data).await.unwrap();
+        while near.info().await.unwrap().send_queue > 0 {
+            tokio::task::yield_now().await;
+        }
+        // Given up and awaited again: nothing is lost with it.
+        let early = timeout(Duration::from_millis(50), far.ending()).await;
+        assert!(early.is_err(), "{early:?}");
+        near.abort();
+        assert_eq!(far.ending().await, CloseReason::ResetByPeer);
+        assert_eq!(far.close_reason(), None, "its data waits");
+
+        let (mut read, mut write) = far.into_split();
+        assert_eq!(read.ending().await, CloseReason::ResetByPeer);
+        for error in [
+            write.write(b"anyone?").await.unwrap_err(),
+            write.shutdown().await.unwrap_err(),
+        ] {
+            assert_eq!(FlowEnded::of(&error), Some(CloseReason::ResetByPeer));
+        }
+        let mut got = vec![0; data.len()];
+        read.read_exact(&mut got).await.unwrap();
+        assert!(got == data, "the bytes differ");
+        let error = read.read(&mut got).await.unwrap_err();
+        assert_eq!(FlowEnded::of(&error), Some(CloseReason::ResetByPeer));
+        assert_eq!(write.closed().await, CloseReason::ResetByPeer);
+    });
+}
+
+/// A write that waits for room hears of the reset, though nobody reads.
+#[test]
+fn a_reset_wakes_a_write_that_waits() {
+    run(async {
+        let (client, server) = pair_of(
+            Stack::builder().engine(engine()),
+            Stack::builder().receive_queue(4096),
+        );
+        let (mut near, mut far) = connected(&client, &server).await;
+        near.write_all(&pattern(50_000)).await.unwrap();
+        while near.info().await.unwrap().send_queue > 0 {
+            tokio::task::yield_now().await;
+        }
+        let flood = tokio::spawn(async move {
+            let error = far.write_all(&vec![7; 64 << 20]).await.unwrap_err();
+            (error, far)
+        });
+        // Until the flood stands still.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!flood.is_finished());
+        near.abort();
+        let (error, mut far) = flood.await.unwrap();
+        assert_eq!(FlowEnded::of(&error), Some(CloseReason::ResetByPeer));
+        // Given up, what waits is gone with the flow.
+        far.abort();
+        assert_eq!(far.closed().await, CloseReason::ResetByPeer);
+        let mut kept = Vec::new();
+        let error = far.read_to_end(&mut kept).await.unwrap_err();
+        assert_eq!(FlowEnded::of(&error), Some(CloseReason::ResetByPeer));
+        assert!(pattern(50_000).starts_with(&kept) && kept.len() >= 4096);
+    });
+}
+
 #[test]
 fn a_stream_that_is_dropped_sends_what_was_written_and_then_fin() {
     run(async {

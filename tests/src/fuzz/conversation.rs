@@ -685,6 +685,7 @@ impl<'s, 'c, 'd> Tale<'s, 'c, 'd> {
         for (id, event) in self.scene.events() {
             match event {
                 Event::PeerFinished => self.check_finished(id),
+                Event::PeerReset => self.check_reset(id),
                 Event::Closed(_) => drop(self.flows.remove(&id)),
                 Event::Established | Event::Writable => {}
             }
@@ -735,6 +736,34 @@ impl<'s, 'c, 'd> Tale<'s, 'c, 'd> {
         assert!(
             !flow.irs.is_empty(),
             "{id:?} ends after {delivered} bytes, where the peer sent no FIN (I2)\n{}",
+            self.scene.host().trace.tail(100)
+        );
+    }
+
+    /// The peer sent a reset where all that it had sent in order ends (RFC 5961 3.2),
+    /// and some of that was kept back.
+    fn check_reset(&mut self, id: FlowId) {
+        // Of a flow that has ended meanwhile nothing is known any more.
+        let Some(kept) = self.scene.receive_queue(id) else {
+            return;
+        };
+        let Some(flow) = self.flows.get_mut(&id) else {
+            return;
+        };
+        let end = flow.delivered + kept + 1;
+        let far = self
+            .fars
+            .iter()
+            .find(|far| far.peer.tuple() == flow.tuple)
+            .expect("strangers never reset");
+        // A FIN takes one number of its own.
+        flow.irs.retain(|irs| {
+            let next = irs.wrapping_add(end);
+            far.resets.contains(&next) || far.resets.contains(&next.wrapping_add(1))
+        });
+        assert!(
+            !flow.irs.is_empty(),
+            "{id:?} is said to be reset after {end} numbers, where the peer sent no RST (I2)\n{}",
             self.scene.host().trace.tail(100)
         );
     }

@@ -30,6 +30,8 @@ pub(super) struct Far {
     pub(super) new_syns: Vec<u32>,
     /// Those of its FINs.
     pub(super) fins: Vec<u32>,
+    /// And of its resets.
+    pub(super) resets: Vec<u32>,
     /// The end of what it heard, and what it acknowledged of that.
     pub(super) highest: u32,
     pub(super) una: u32,
@@ -62,6 +64,7 @@ impl Far {
             syns: Vec::new(),
             new_syns: Vec::new(),
             fins: Vec::new(),
+            resets: Vec::new(),
             highest: 0,
             una: 0,
             stamped: false,
@@ -104,6 +107,9 @@ impl Far {
         }
         if has(FIN) {
             self.fins.push(end);
+        }
+        if has(RST) {
+            self.resets.push(seq);
         }
         if seq == self.peer.next && !has(RST) {
             self.peer.next = end.wrapping_add(u32::from(has(FIN)));

@@ -311,6 +311,7 @@ impl EngineEnd {
             Event::Established => self.talk.established = true,
             Event::Writable => self.talk.full = false,
             Event::PeerFinished => self.ledger.finish(&mut self.findings),
+            Event::PeerReset => self.ledger.reset(&mut self.findings),
             Event::Closed(CloseReason::Finished) => self.end(Ending::Finished),
             Event::Closed(reason) => self.end(Ending::Broken(format!("{reason:?}"))),
         }

@@ -96,6 +96,8 @@ pub struct Ledger {
     pub delivered: usize,
     /// The end of the peer's data came.
     pub peer_finished: bool,
+    /// The peer has reset the connection, and data of it is kept back.
+    pub peer_reset: bool,
     /// How the flow ended.
     pub ended: Option<Ending>,
 }
@@ -119,6 +121,7 @@ impl Ledger {
             given: 0,
             delivered: 0,
             peer_finished: false,
+            peer_reset: false,
             ended: None,
         }
     }
@@ -155,6 +158,16 @@ impl Ledger {
         self.peer_finished = true;
     }
 
+    /// The peer has reset the connection, and data of it is kept back.
+    pub fn reset(&mut self, findings: &mut Findings) {
+        let (delivered, all) = (self.delivered, self.incoming.len());
+        findings.rule(Rule::I2, !self.peer_reset, || "reset twice".into());
+        findings.rule(Rule::I2, delivered < all, || {
+            "reset with nothing to be taken before the end".into()
+        });
+        self.peer_reset = true;
+    }
+
     /// The flow ended.
     pub fn end(&mut self, ending: Ending, findings: &mut Findings) {
         findings.rule(Rule::I2, self.ended.is_none(), || {
@@ -162,6 +175,9 @@ impl Ledger {
         });
         let whole = self.peer_finished && self.given == self.outgoing.len();
         let clean = ending == Ending::Finished;
+        findings.rule(Rule::I2, !clean || !self.peer_reset, || {
+            "finished after the peer's reset".into()
+        });
         findings.rule(Rule::I2, !clean || whole, || {
             format!(
                 "finished with {} of {} bytes sent, and the peer's end {}",

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use l3l4_host::sandbox::RESOLVER;
+use l3l4_host::sandbox::RESOLVERS;
 use l3l4_tests::program::program;
 
 use crate::client;
@@ -24,6 +24,7 @@ pub(crate) const STORIES: &[Story] = &[
     story!(tls_is_a_conversation, "openssl"),
     story!(names_resolve_over_udp_and_tcp, "dig", "getent"),
     story!(the_systems_name_server_is_asked_by_default, "dig"),
+    story!(each_of_the_systems_name_servers_is_asked, "getent"),
     story!(the_exit_status_is_the_programs),
     story!(what_cannot_be_run_is_told_as_env_tells_it),
     story!(standard_input_and_output_are_the_programs_alone),
@@ -33,6 +34,7 @@ pub(crate) const STORIES: &[Story] = &[
     story!(what_a_program_left_to_be_sent_arrives),
     story!(a_summary_names_whom_the_program_talked_to, "curl"),
     story!(a_run_is_captured_and_recorded, "curl"),
+    story!(a_record_that_is_not_whole_is_told),
     story!(no_device_no_program),
 ];
 
@@ -137,23 +139,52 @@ fn names_resolve_over_udp_and_tcp(world: &World) {
     assert_eq!(said, [&v4, &v4, &v6, &v6, &v4, &v6, "2"]);
 }
 
-/// A mount namespace has another `/etc/resolv.conf` than the system.
-fn the_systems_name_server_is_asked_by_default(_: &World) {
-    let file = Temporary::new("resolv.conf");
-    let server = Family::V6.at(DNS, 53).ip();
-    fs::write(&file.0, format!("nameserver {server}\nsearch l3l4.test\n")).unwrap();
+/// `l3l4 run` in a mount namespace that has another `/etc/resolv.conf` than the system.
+fn run_with_resolv_conf(file: &Temporary, command: &[&str]) -> Command {
     let script = "mount --bind \"$1\" /etc/resolv.conf && shift && exec \"$@\"";
     let mut unshare = Command::new("unshare");
     unshare.args(["--mount", "sh", "-c", script, "sh", file.name()]);
     unshare.arg(program()).args(["run", "--quiet", "--"]);
+    unshare.args(command).stdin(Stdio::null());
+    unshare
+}
+
+fn the_systems_name_server_is_asked_by_default(_: &World) {
+    let file = Temporary::new("resolv.conf");
+    let server = Family::V6.at(DNS, 53).ip();
+    fs::write(&file.0, format!("nameserver {server}\nsearch l3l4.test\n")).unwrap();
     let ask = "cat /etc/resolv.conf; dig +short +search www";
-    unshare.args(["sh", "-c", ask]).stdin(Stdio::null());
-    let seen = Process::start(&mut unshare).wait().well().stdout;
+    let mut run = run_with_resolv_conf(&file, &["sh", "-c", ask]);
+    let seen = Process::start(&mut run).wait().well().stdout;
     let address = Family::V4.at(2, 0).ip();
     assert_eq!(
         seen,
-        format!("nameserver {RESOLVER}\nsearch l3l4.test\n{address}\n")
+        format!("nameserver {}\nsearch l3l4.test\n{address}\n", RESOLVERS[0])
     );
+}
+
+/// The first refuses, the second is silent: the program goes on to the third, as its C
+/// library does outside.
+fn each_of_the_systems_name_servers_is_asked(_: &World) {
+    let file = Temporary::new("resolv.conf.of-three");
+    let others = "options timeout:1 attempts:1\n";
+    let servers = [
+        Family::V4.at(9, 53),
+        Family::V4.silent(53),
+        Family::V6.at(DNS, 53),
+    ];
+    let lines = servers.map(|server| format!("nameserver {}\n", server.ip()));
+    fs::write(&file.0, lines.concat() + others).unwrap();
+    let ask = format!("cat /etc/resolv.conf; getent ahostsv4 {NAME} | head -n 1");
+    let mut run = run_with_resolv_conf(&file, &["sh", "-c", &ask]);
+    let seen = Process::start(&mut run).wait().well().stdout;
+    let lines: String = RESOLVERS[..3]
+        .iter()
+        .map(|it| format!("nameserver {it}\n"))
+        .collect();
+    let address = Family::V4.at(2, 0).ip();
+    let expected = format!("{lines}{others}{address} ");
+    assert!(seen.starts_with(&expected), "{seen}");
 }
 
 fn the_exit_status_is_the_programs(world: &World) {
@@ -331,6 +362,15 @@ fn a_run_is_captured_and_recorded(world: &World) {
         replay.args(["replay", file.name()]).stdin(Stdio::null());
         Process::start(&mut replay).wait().well();
     }
+}
+
+/// No byte fits into the file. It is a failure of ours, not the program's.
+fn a_record_that_is_not_whole_is_told(world: &World) {
+    let options = ["--quiet", "--record", "/dev/full"];
+    let ended = world.run(&options, &["sh", "-c", "exit 3"]).wait();
+    let ended = ended.with_status(125);
+    let expected = "l3l4: the record is not whole: No space left on device";
+    assert!(ended.stderr.contains(expected), "{ended}");
 }
 
 /// A namespace in which users may make none.

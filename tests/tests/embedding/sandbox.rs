@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use l3l4_host::device::Device;
-use l3l4_host::sandbox::{self, ADDRESS_V4, ADDRESS_V6, Plan, RESOLVER};
+use l3l4_host::sandbox::{self, ADDRESS_V4, ADDRESS_V6, Plan, RESOLVERS};
 use l3l4_tests::program::program;
 
 use crate::client;
@@ -33,7 +33,7 @@ fn plan() -> Plan {
 
 fn the_device_comes_before_the_program_and_has_all_its_packets(_: &World) {
     for (to, own) in [
-        (format!("{RESOLVER}:53"), ADDRESS_V4.octets().to_vec()),
+        (format!("{}:53", RESOLVERS[0]), ADDRESS_V4.octets().to_vec()),
         ("[2001:db8::1]:53".to_owned(), ADDRESS_V6.octets().to_vec()),
     ] {
         let launcher = launcher(&client::command("send", &[&to, &"hello"]));

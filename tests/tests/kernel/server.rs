@@ -171,6 +171,7 @@ impl<D: Device + 'static> Callbacks for Board<D> {
     fn flow_event(&mut self, flow: FlowId, event: Event) {
         match event {
             Event::Established | Event::Writable => {}
+            Event::PeerReset => panic!("{flow:?} is reset with data held back: all is taken"),
             Event::PeerFinished => {
                 let hearing = self.hearing.get_mut(&flow).expect("the end of a flow");
                 hearing.peer_finished = true;

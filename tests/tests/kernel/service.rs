@@ -282,6 +282,7 @@ impl Loop {
                 }
                 self.send(now, flow);
             }
+            Event::PeerReset => {}
             Event::Closed(_) => drop(self.flows.remove(&flow)),
         }
     }

@@ -11,10 +11,41 @@ use serde_json::Value;
 use crate::runner::Case;
 use crate::world::{Family, PATIENCE, World, accept, connect};
 
-pub(crate) const CASES: &[Case] = &[(
-    "command::a_file_configures_it_and_a_signal_ends_it",
-    a_file_configures_it_and_a_signal_ends_it,
-)];
+pub(crate) const CASES: &[Case] = &[
+    (
+        "command::a_file_configures_it_and_a_signal_ends_it",
+        a_file_configures_it_and_a_signal_ends_it,
+    ),
+    (
+        "command::a_record_that_is_not_whole_is_told",
+        a_record_that_is_not_whole_is_told,
+    ),
+];
+
+/// As `echo` tells it. No byte fits into the file.
+fn a_record_that_is_not_whole_is_told(world: &World) {
+    let network = world.network();
+    let [v4, _] = network.addresses();
+    let mut program = Command::new(program())
+        .args(["proxy", "--tun", &network.name(), "--address", &v4])
+        .args(["--record", "/dev/full"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut said = BufReader::new(program.stderr.take().unwrap()).lines();
+    said.by_ref()
+        .map_while(Result::ok)
+        .find(|it| it.contains("Ctrl-C"))
+        .expect("it serves");
+    let kill = Command::new("kill").arg(program.id().to_string()).status();
+    assert!(kill.expect("kill runs").success());
+    let rest: Vec<_> = said.map_while(Result::ok).collect();
+    assert_eq!(program.wait().unwrap().code(), Some(1), "{rest:?}");
+    let told = rest.last().expect("a last word");
+    let expected = "l3l4: the record is not whole: No space left on device";
+    assert!(told.starts_with(expected), "{rest:?}");
+}
 
 fn a_file_configures_it_and_a_signal_ends_it(world: &World) {
     let network = world.network();

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use l3l4_host::proxy::Config;
 use l3l4_tests::random::Random;
@@ -29,6 +29,10 @@ pub(crate) const CASES: &[Case] = &[
     (
         "direct::what_was_said_before_a_reset_arrives",
         what_was_said_before_a_reset_arrives,
+    ),
+    (
+        "direct::a_reset_is_passed_on_to_a_side_that_takes_nothing",
+        a_reset_is_passed_on_to_a_side_that_takes_nothing,
     ),
     ("direct::datagrams_of_all_sizes", datagrams_of_all_sizes),
     (
@@ -171,6 +175,57 @@ fn what_was_said_before_a_reset_arrives(world: &World) {
         let error = peer.read(&mut [0; 1]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     }
+}
+
+/// One side says more than all the buffers on the way hold, the other reads nothing of
+/// it, and the first resets.
+fn a_reset_is_passed_on_to_a_side_that_takes_nothing(world: &World) {
+    let proxy = world.serve(Config::default());
+    for (family, peer_resets) in FAMILIES
+        .into_iter()
+        .flat_map(|family| [(family, true), (family, false)])
+    {
+        let listener = family.listen();
+        let port = listener.local_addr().unwrap().port();
+        let peer = proxy.connect(family, port);
+        let server = accept(&listener);
+        let (resets, stalls, who) = match peer_resets {
+            true => (peer, server, "peer"),
+            false => (server, peer, "destination"),
+        };
+        flood(&resets);
+        reset(resets);
+        let error = failure(&stalls, Duration::from_secs(10));
+        assert_eq!(error, Some(ErrorKind::ConnectionReset), "{who}, {family:?}");
+        let ended = proxy.log.end_of(port);
+        assert!(ended.ends_with(&format!("reset by {who}")), "{ended}");
+    }
+}
+
+/// Writes until nothing has been taken for a while.
+fn flood(mut stream: &TcpStream) {
+    let block = vec![7; 1 << 20];
+    let still = Duration::from_millis(500);
+    stream.set_write_timeout(Some(still)).unwrap();
+    loop {
+        match stream.write(&block) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// How a connection fails that nobody reads, within this time.
+fn failure(stream: &TcpStream, within: Duration) -> Option<ErrorKind> {
+    let start = Instant::now();
+    while start.elapsed() < within {
+        if let Some(error) = stream.take_error().unwrap() {
+            return Some(error.kind());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    None
 }
 
 fn datagrams_of_all_sizes(world: &World) {

@@ -1,7 +1,9 @@
 //! Ends without FIN: reset, abort, refusal, silence.
 
+use std::time::Duration;
+
 use l3l4_engine::{
-    CloseReason, DropReason, Event, FiveTuple, FlowError, Protocol, Refusal, Verdict,
+    CloseReason, DropReason, Event, FiveTuple, FlowError, Protocol, Refusal, Timer, Verdict,
 };
 use l3l4_tests::craft::{Family, Peer, udp, unreachable};
 use l3l4_tests::scene::{Scene, config, on_both_families};
@@ -28,13 +30,93 @@ fn a_reset_waits_for_data_that_the_host_has_not_taken() {
         scene.host().appetite.insert(flow, 0);
         scene.rx(peer.data(b"held back"));
         scene.rx(peer.rst());
-        scene.expect_events(flow, &[]);
+        scene.expect_events(flow, &[Event::PeerReset]);
         assert_eq!(scene.tx(flow, b"too late"), Err(FlowError::Closing));
+
+        // Of two halves of what waits: it is said once.
+        scene.host().appetite.insert(flow, 4);
+        scene.resume(flow).unwrap();
+        scene.rx(peer.rst());
+        scene.expect_events(flow, &[]);
 
         scene.host().appetite.remove(&flow);
         scene.resume(flow).unwrap();
         assert_eq!(scene.stream(flow), b"held back");
         scene.expect_closed(flow, CloseReason::ResetByPeer);
+    });
+}
+
+/// The batch brings the data that the host does not take, and the reset.
+#[test]
+fn a_reset_is_told_at_once_though_a_write_waits_for_room() {
+    let mut config = config();
+    config.tcp_send_buffer = 2048;
+    on_both_families(config, |scene, family| {
+        let mut peer = Peer::new(family);
+        let flow = scene.connect(&mut peer);
+        let data = vec![7; 1 << 20];
+        assert!(scene.tx(flow, &data).unwrap() < data.len());
+        peer.hear(&scene.segments().pop().expect("what the window takes"));
+        scene.host().appetite.insert(flow, 2);
+        scene.rx_batch(&[peer.data(b"held back").into(), peer.rst().into()]);
+        // No room follows: the write is void.
+        scene.expect_events(flow, &[Event::PeerReset]);
+        scene.host().appetite.remove(&flow);
+        scene.resume(flow).unwrap();
+        assert_eq!(scene.stream(flow), b"held back");
+        scene.expect_closed(flow, CloseReason::ResetByPeer);
+    });
+}
+
+#[test]
+fn an_abort_after_a_reset_gives_up_what_waits_and_says_who_reset() {
+    on_both_families(config(), |scene, family| {
+        let mut peer = Peer::new(family);
+        let flow = scene.connect(&mut peer);
+        scene.host().appetite.insert(flow, 0);
+        scene.rx(peer.data(b"never taken"));
+        scene.rx(peer.rst());
+        scene.expect_events(flow, &[Event::PeerReset]);
+        scene.sent_packets();
+
+        scene.abort(flow).unwrap();
+        scene.expect_closed(flow, CloseReason::ResetByPeer);
+        scene.silence();
+        assert!(scene.stream(flow).is_empty());
+    });
+}
+
+/// The end of the data came before the reset, and is told where it is.
+#[test]
+fn a_reset_after_a_fin_leaves_the_end_of_the_data() {
+    on_both_families(config(), |scene, family| {
+        let mut peer = Peer::new(family);
+        let flow = scene.connect(&mut peer);
+        scene.host().appetite.insert(flow, 0);
+        scene.rx(peer.data(b"all"));
+        scene.rx(peer.fin());
+        scene.rx(peer.rst());
+        scene.expect_events(flow, &[Event::PeerReset]);
+
+        scene.host().appetite.remove(&flow);
+        scene.resume(flow).unwrap();
+        assert_eq!(scene.stream(flow), b"all");
+        let closed = Event::Closed(CloseReason::ResetByPeer);
+        scene.expect_events(flow, &[Event::PeerFinished, closed]);
+    });
+}
+
+#[test]
+fn a_reset_flow_whose_data_nobody_takes_idles_out() {
+    on_both_families(config(), |scene, family| {
+        let mut peer = Peer::new(family);
+        let flow = scene.connect(&mut peer);
+        scene.host().appetite.insert(flow, 0);
+        scene.rx(peer.data(b"never taken"));
+        scene.rx(peer.rst());
+        scene.expect_events(flow, &[Event::PeerReset]);
+        scene.wait(Duration::from_secs(7_440));
+        scene.expect_closed(flow, CloseReason::TimedOut(Timer::Idle));
     });
 }
 

@@ -11,6 +11,7 @@ mod adversary;
 mod close;
 mod configuration;
 mod datagrams;
+mod echo;
 mod endings;
 mod fragments;
 mod growth;

@@ -254,10 +254,14 @@ impl Engine {
     ) -> Result<Option<Instant>, FlowError> {
         let slot = self.flows.slot_of(flow).ok_or(FlowError::UnknownFlow)?;
         self.begin(now, callbacks);
+        let mut reason = CloseReason::Aborted;
         if let Some((tcp, tuple)) = self.flows.tcp_mut(slot) {
             tcp.abort(&mut self.common.turn(callbacks), tuple);
+            if tcp.is_reset() {
+                reason = CloseReason::ResetByPeer;
+            }
         }
-        self.close(slot, CloseReason::Aborted, callbacks);
+        self.close(slot, reason, callbacks);
         Ok(self.end(callbacks))
     }
 

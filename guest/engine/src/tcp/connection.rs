@@ -75,6 +75,7 @@ pub(crate) struct Connection {
 pub(super) struct Told {
     pub(super) established: bool,
     peer_finished: bool,
+    peer_reset: bool,
 }
 
 /// The acknowledgement that is due to the peer.
@@ -352,10 +353,19 @@ impl Connection {
             self.told.peer_finished = true;
             turn.callbacks.flow_event(id, Event::PeerFinished);
         }
+        if self.is_reset() && !self.is_drained() && !self.told.peer_reset {
+            self.told.peer_reset = true;
+            turn.callbacks.flow_event(id, Event::PeerReset);
+        }
         if self.wants_room && self.end.is_none() && self.send.has_room(turn.pool) {
             self.wants_room = false;
             turn.callbacks.flow_event(id, Event::Writable);
         }
+    }
+
+    /// The peer has reset it.
+    pub(crate) fn is_reset(&self) -> bool {
+        self.end == Some(CloseReason::ResetByPeer)
     }
 
     fn is_drained(&self) -> bool {

@@ -221,6 +221,14 @@ impl TcpFlow {
         }
     }
 
+    /// Whether the peer has reset it, and what it sent before waits for the host.
+    pub(crate) fn is_reset(&self) -> bool {
+        match self {
+            Self::Handshake(_) => false,
+            Self::Connection(connection) => connection.is_reset(),
+        }
+    }
+
     /// An ICMP error says that the peer cannot be reached. Says whether it ended
     /// the flow.
     pub(crate) fn unreachable(&mut self, seq: u32, reason: Unreachable) -> bool {

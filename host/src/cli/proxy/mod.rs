@@ -5,7 +5,6 @@ mod metrics;
 pub(super) mod options;
 mod printer;
 
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -22,6 +21,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(crate) use args::ProxyArgs;
 
 use super::pcap::{Pcap, Polled};
+use super::record;
 use printer::Printer;
 
 /// The engine's own bound on flows, which flows that wait for their verdict or whose
@@ -71,19 +71,13 @@ async fn serve(args: &ProxyArgs, config: Config) -> anyhow::Result<bool> {
     }
     served.context("the device or the engine failed")?;
     printer.totals(&proxy.totals(), counters.ok());
-    Ok(true)
+    Ok(record::is_whole(stack.record_failure()))
 }
 
 /// The device, and the engine behind it.
 fn start(args: &ProxyArgs, proxy: &Proxy, max_flows: usize) -> anyhow::Result<Stack> {
     let pcap = Pcap::begin(args.pcap.as_deref(), args.tun())?;
-    let record = match &args.record {
-        None => None,
-        Some(file) => {
-            let name = file.display();
-            Some(File::create(file).with_context(|| format!("cannot write {name}"))?)
-        }
-    };
+    let record = record::begin(args.record.as_deref())?;
     if args.queues() > 1 && (args.pcap.is_some() || record.is_some()) {
         anyhow::bail!("--pcap and --record show one queue: leave out --queues");
     }

@@ -118,6 +118,7 @@ impl ProxyOptions {
             bind_interface: self.bind_interface.clone(),
             mark: self.mark,
             ping: self.ping.map(Ping::from).unwrap_or_default(),
+            resolvers: default.resolvers,
             behind: default.behind,
             detect_loops: default.detect_loops,
         }

@@ -6,7 +6,7 @@ mod service;
 mod signals;
 mod summary;
 
-use std::fs::File;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitCode, ExitStatus};
 use std::sync::Arc;
@@ -14,13 +14,14 @@ use std::time::Instant;
 
 use anyhow::Context;
 use l3l4_host::proxy::{Config, Dns, Proxy, Upstream};
-use l3l4_host::sandbox::{self, Failure, INTERFACE, Plan, RESOLVER, ResolvConf};
+use l3l4_host::sandbox::{self, Failure, INTERFACE, Plan, RESOLVERS, ResolvConf};
 use l3l4_host::{Component, Engine};
 
 use super::args::{RunArgs, RunInsideArgs};
 use super::explain;
 use super::pcap::Pcap;
 use super::proxy::{engine_flows, raise_descriptor_limit};
+use super::record;
 use ledger::Ledger;
 use names::{Listening, Names};
 use service::Service;
@@ -32,6 +33,9 @@ use summary::Summary;
 const OURS: u8 = 125;
 const NOT_RUNNABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
+
+/// RFC 1035 4.2.
+const DNS_PORT: u16 = 53;
 
 /// Runs the program, and ends as it does.
 pub(super) fn run(args: &RunArgs) -> ExitCode {
@@ -46,16 +50,13 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
 
 fn run_program(args: &RunArgs) -> anyhow::Result<u8> {
     let pcap = Pcap::begin(args.pcap.as_deref(), INTERFACE)?;
-    let record = match &args.record {
-        None => None,
-        Some(file) => {
-            let name = file.display();
-            Some(File::create(file).with_context(|| format!("cannot write {name}"))?)
-        }
-    };
+    let record = record::begin(args.record.as_deref())?;
     let resolvers = ResolvConf::of_system();
     let config = configuration(args, &resolvers);
     let max_flows = config.max_flows;
+    // Whatever answers, the program is told of one server at least.
+    let inside = RESOLVERS[..config.resolvers.len().max(1)].iter();
+    let resolv_conf = resolvers.text_with_servers(inside.map(|it| IpAddr::V4(*it)));
     let proxy = Proxy::new(config)?;
     let mut engine = Engine::builder()
         .mtu(args.mtu.into())
@@ -66,7 +67,7 @@ fn run_program(args: &RunArgs) -> anyhow::Result<u8> {
     }
     let plan = Plan {
         mtu: args.mtu,
-        resolv_conf: Some(resolvers.text_with_server(RESOLVER.into())),
+        resolv_conf: Some(resolv_conf),
     };
     // Nothing before this may start a thread that lives on.
     let (waiting, device) = sandbox::spawn(launcher(args), &plan)?;
@@ -83,6 +84,7 @@ fn run_program(args: &RunArgs) -> anyhow::Result<u8> {
     let status = program.wait()?;
     let lasted = began.elapsed();
 
+    let stack = service.stack();
     let served = service.finish(&ledger, signals.end());
     if !args.quiet {
         let summary = Summary::new(&args.command, lasted, &ledger);
@@ -92,7 +94,10 @@ fn run_program(args: &RunArgs) -> anyhow::Result<u8> {
         }
     }
     served?;
-    Ok(code(status))
+    Ok(match record::is_whole(stack.record_failure()) {
+        true => code(status),
+        false => OURS,
+    })
 }
 
 /// What the options say, and what a namespace of its own makes different.
@@ -101,8 +106,15 @@ fn configuration(args: &RunArgs, resolvers: &ResolvConf) -> Config {
     // The program's addresses are of another network than our sockets'.
     config.detect_loops = false;
     if config.dns == Dns::Untouched {
-        config.dns = match (&config.upstream, resolvers.servers.first()) {
-            (Upstream::Direct, Some(server)) => Dns::Redirect((*server, 53).into()),
+        let servers = resolvers.servers.iter();
+        let servers = servers.map(|it| SocketAddr::new(*it, DNS_PORT));
+        config.dns = match (&config.upstream, servers.clone().next()) {
+            (Upstream::Direct, Some(first)) => {
+                // The program tries them in turn, as it does outside.
+                let inside = RESOLVERS.iter().map(|it| IpAddr::V4(*it));
+                config.resolvers = inside.zip(servers).collect();
+                Dns::Redirect(first)
+            }
             // Whoever dials resolves.
             _ => Dns::Virtual,
         };

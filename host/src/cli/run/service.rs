@@ -66,6 +66,11 @@ impl Service {
         })
     }
 
+    /// What it serves; of use beyond its end for what it says of that.
+    pub(super) fn stack(&self) -> Stack {
+        self.stack.clone()
+    }
+
     /// Carries what the program left to be sent, unless `interrupted`, and ends.
     pub(super) fn finish(
         self,
