@@ -48,7 +48,7 @@ pub(crate) fn asked_for() -> Option<ExitCode> {
         ("connect-often", [port, seconds, threads, to @ ..]) => {
             connect_often(port, seconds, threads, to);
         }
-        ("hold", [to, flows]) => hold(to, flows, |_| {}),
+        ("hold", [to, flows]) => hold(to, flows, || {}, b""),
         ("hold-under-load", [to, flows, length]) => hold_under_load(to, flows, length),
         ("socks5" | "http", [at]) => upstream::serve(name, at),
         other => panic!("no such client: {other:?}"),
@@ -220,16 +220,20 @@ fn ask_once(to: SocketAddr) -> std::io::Result<()> {
 
 /// Opens flows, says so, and tells how each of them ends. A last one, opened after
 /// that, is echoed.
-fn hold(to: &str, flows: &str, meanwhile: impl FnOnce(&mut [TcpStream])) {
+///
+/// What is asked of each is a first segment for an engine that has lost the flow. One
+/// that was reset already says so there, and once: a read after that finds an end.
+fn hold(to: &str, flows: &str, meanwhile: impl FnOnce(), question: &[u8]) {
     let mut streams: Vec<TcpStream> = (0..number(flows)).map(|_| connect(to)).collect();
     for stream in &mut streams {
         stream.write_all(b"hello").unwrap();
         stream.read_exact(&mut [0; 5]).unwrap();
     }
     println!("ready");
-    meanwhile(&mut streams);
+    meanwhile();
     for stream in &mut streams {
-        match stream.read(&mut [0; 5]) {
+        let asked = stream.write_all(question);
+        match asked.and_then(|()| stream.read(&mut [0; 5])) {
             Ok(length) => println!("read {length}"),
             Err(error) => println!("{:?}", error.kind()),
         }
@@ -261,13 +265,10 @@ fn hold_under_load(to: &str, flows: &str, length: &str) {
             }
         }
     });
-    hold(to, flows, |streams| {
+    let meanwhile = || {
         begun.recv().unwrap();
         send(to, &"x".repeat(usize::try_from(number(length)).unwrap()));
-        // An engine that has lost a flow answers its next segment (RFC 9293 3.5.1).
         stopped.recv().unwrap();
-        for stream in streams {
-            let _ = stream.write_all(b"still there?");
-        }
-    });
+    };
+    hold(to, flows, meanwhile, b"still there?");
 }
