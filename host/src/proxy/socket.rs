@@ -79,7 +79,11 @@ impl Sockets {
     }
 
     fn open(&self, domain: Domain, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+        // Told as it is made, where that can be: two calls less for each flow.
+        #[cfg(target_os = "linux")]
+        let kind = kind.nonblocking();
         let socket = Socket::new(domain, kind, Some(protocol))?;
+        #[cfg(not(target_os = "linux"))]
         socket.set_nonblocking(true)?;
         #[cfg(target_os = "linux")]
         {

@@ -4,14 +4,14 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::load;
 use crate::servers::{http, upstream};
 use crate::stream::{self, ANSWER, QUESTION};
 
 /// How long anything of a healthy network may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// This program.
 pub(crate) fn program() -> String {
@@ -45,8 +45,10 @@ pub(crate) fn asked_for() -> Option<ExitCode> {
         ("keep-alive", [to, connections, rounds, length]) => {
             keep_alive(to, connections, rounds, length);
         }
-        ("connect-often", [port, seconds, threads, to @ ..]) => {
-            connect_often(port, seconds, threads, to);
+        ("connect-often", [port, seconds, at_once, to @ ..]) => {
+            let port = u16::try_from(number(port)).unwrap();
+            let seconds = Duration::from_secs(number(seconds));
+            load::connect_often(port, seconds, number(at_once), to);
         }
         ("hold", [to, flows]) => hold(to, flows, b"", || {}),
         ("hold-under-load", [to, flows, length]) => hold_under_load(to, flows, length),
@@ -174,35 +176,6 @@ fn read_answer(stream: &mut TcpStream, length: usize) -> Vec<u8> {
     let mut body = vec![0; length];
     stream.read_exact(&mut body).unwrap();
     body
-}
-
-/// Connects, asks, hears the answer and closes, again and again. Says how often that
-/// went well, and how it did not.
-fn connect_often(port: &str, seconds: &str, threads: &str, hosts: &[&str]) {
-    let end = Instant::now() + Duration::from_secs(number(seconds));
-    let (good, bad) = (AtomicU64::new(0), AtomicU64::new(0));
-    std::thread::scope(|scope| {
-        for thread in 0..usize::try_from(number(threads)).unwrap() {
-            let (good, bad) = (&good, &bad);
-            scope.spawn(move || {
-                for at in thread.. {
-                    if Instant::now() > end {
-                        return;
-                    }
-                    let host = hosts[at % hosts.len()].parse().unwrap();
-                    let to = SocketAddr::new(host, u16::try_from(number(port)).unwrap());
-                    match ask_once(to) {
-                        Ok(()) => good.fetch_add(1, Ordering::Relaxed),
-                        Err(error) => {
-                            eprintln!("{to}: {error}");
-                            bad.fetch_add(1, Ordering::Relaxed)
-                        }
-                    };
-                }
-            });
-        }
-    });
-    println!("good {} bad {}", good.into_inner(), bad.into_inner());
 }
 
 fn ask_once(to: SocketAddr) -> std::io::Result<()> {

@@ -19,6 +19,8 @@ mod component;
 #[cfg(target_os = "linux")]
 mod dial;
 #[cfg(target_os = "linux")]
+mod load;
+#[cfg(target_os = "linux")]
 mod process;
 #[cfg(target_os = "linux")]
 mod programs;

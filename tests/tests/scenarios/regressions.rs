@@ -37,7 +37,11 @@ fn an_answer_that_a_full_refused_batch_has_no_room_for_is_lost_and_counted() {
         scene.rx_batch(&[big.clone(), big.clone()]);
         assert_eq!(scene.counters().replies_lost, 0);
         scene.rx_batch(&[big, stray.into(), beyond.into()]);
-        assert_eq!(scene.counters().replies_lost, 2, "the third's and the stray's");
+        assert_eq!(
+            scene.counters().replies_lost,
+            2,
+            "the third's and the stray's"
+        );
 
         // What a flow has to say waits in it.
         scene.host().device_room = None;
