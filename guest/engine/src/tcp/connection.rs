@@ -3,6 +3,7 @@
 //!
 //! What a segment does stands in `arrival`, what goes out in `transmit`.
 
+use core::hint::black_box;
 use core::time::Duration;
 
 use super::congestion::Congestion;
@@ -180,6 +181,20 @@ impl Connection {
             bytes_received: 0,
             bytes_sent: 0,
         }
+    }
+
+    /// Reads a field of each line of the cache that a call reads, before the call does. So
+    /// a flow that no cache holds costs about one trip to memory, not one for each of
+    /// its ten lines: a twentieth of a packet at 10,000 flows (the packet bench).
+    pub(crate) fn fetch(&self) {
+        let (send, receive) = (self.send.fetch(), self.receive.queued());
+        black_box((send, receive, self.acks.last, self.clock.is_some()));
+        black_box((
+            self.receive.rcv_nxt,
+            self.terms.nagle,
+            self.heard,
+            self.state,
+        ));
     }
 
     pub(crate) fn has_ended(&self) -> bool {

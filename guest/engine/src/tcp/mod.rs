@@ -143,7 +143,10 @@ impl TcpFlow {
     ) -> Result<(), DropReason> {
         let tuple = &segment.tuple;
         match self {
-            Self::Connection(connection) => connection.l3_rx(turn, tuple, segment, lend),
+            Self::Connection(connection) => {
+                connection.fetch();
+                connection.l3_rx(turn, tuple, segment, lend)
+            }
             Self::Handshake(handshake) => match handshake.l3_rx(turn, tuple, segment)? {
                 Arrived::Nothing => Ok(()),
                 Arrived::Complete(agreed) => {
@@ -161,7 +164,10 @@ impl TcpFlow {
     pub(crate) fn may_take(&self) -> Result<(), FlowError> {
         let (ended, finished) = match self {
             Self::Handshake(handshake) => (handshake.has_ended(), handshake.is_finished()),
-            Self::Connection(connection) => (connection.has_ended(), connection.is_finished()),
+            Self::Connection(connection) => {
+                connection.fetch();
+                (connection.has_ended(), connection.is_finished())
+            }
         };
         match (ended, finished) {
             (true, _) => Err(FlowError::Closing),

@@ -219,6 +219,16 @@ impl Sender {
         }
     }
 
+    /// A field of each line of the cache.
+    pub(crate) fn fetch(&self) -> impl Copy {
+        let first = (
+            self.congestion.cwnd,
+            self.persist_at.is_some(),
+            self.flight.sacked(),
+        );
+        (first, self.rtt.least(), self.snd_una, self.phase)
+    }
+
     /// Bytes taken and not acknowledged.
     pub(crate) fn queued(&self) -> u32 {
         self.queued
