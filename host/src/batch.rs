@@ -131,9 +131,9 @@ impl Batch {
         &self.packets
     }
 
-    /// What one call after the other gives to the guest: the bytes of some packets,
-    /// [`PART_BYTES`](Self::PART_BYTES) of them unless a single packet has more, and
-    /// their records. An empty batch has one part, which is empty.
+    /// What one call after the other gives to the guest: the bytes of some packets, at
+    /// most [`PART_BYTES`](Self::PART_BYTES) unless a single packet has more, and their
+    /// records. An empty batch has one part, which is empty.
     pub fn parts(&self) -> impl Iterator<Item = (&[u8], &[Packet])> {
         let mut rest = Some((self.bytes(), self.packets()));
         std::iter::from_fn(move || {
@@ -164,10 +164,10 @@ fn part(packets: &[Packet]) -> (usize, usize) {
 mod tests {
     use super::Batch;
 
-    fn parts(lengths: &[usize]) -> Vec<Vec<u32>> {
+    fn parts(lengths: &[u32]) -> Vec<Vec<u32>> {
         let mut batch = Batch::new();
         for (at, length) in lengths.iter().enumerate() {
-            batch.push(&vec![at.to_le_bytes()[0]; *length]);
+            batch.push(&vec![at.to_le_bytes()[0]; *length as usize]);
         }
         let mut all = Vec::new();
         let parts = batch.parts().map(|(bytes, packets)| {
@@ -183,13 +183,13 @@ mod tests {
 
     #[test]
     fn every_packet_is_in_one_part_and_in_its_place() {
-        const MOST: usize = Batch::PART_BYTES;
+        let most = u32::try_from(Batch::PART_BYTES).unwrap();
         assert_eq!(parts(&[]), [[0u32; 0]]);
         assert_eq!(parts(&[1, 2]), [[1, 2]]);
-        assert_eq!(parts(&[MOST - 1, 1]), [[MOST as u32 - 1, 1]]);
-        assert_eq!(parts(&[MOST, 0, 1]), [vec![MOST as u32, 0], vec![1]]);
-        assert_eq!(parts(&[MOST + 7]), [[MOST as u32 + 7]]);
-        assert_eq!(parts(&[1, MOST + 7, 1]), [[1], [MOST as u32 + 7], [1]]);
+        assert_eq!(parts(&[most - 1, 1]), [[most - 1, 1]]);
+        assert_eq!(parts(&[most, 0, 1]), [vec![most, 0], vec![1]]);
+        assert_eq!(parts(&[most + 7]), [[most + 7]]);
+        assert_eq!(parts(&[1, most + 7, 1]), [[1], [most + 7], [1]]);
         assert_eq!(
             parts(&[65_000; 5]),
             [vec![65_000; 2], vec![65_000; 2], vec![65_000]]

@@ -299,7 +299,8 @@ impl<D: Device + 'static, W: Watch> Server<D, W> {
         self.batch.clear();
         let device = &mut self.engine.callbacks_mut().device;
         let mtu = device.mtu();
-        while self.batch.len() < BATCH_PACKETS && self.batch.bytes().len() < Batch::PART_BYTES {
+        let most = Batch::PART_BYTES.max(mtu);
+        while self.batch.len() < BATCH_PACKETS && self.batch.bytes().len() + mtu <= most {
             match self.batch.push_with(mtu, |buffer| device.receive(buffer)) {
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,

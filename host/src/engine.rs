@@ -284,7 +284,8 @@ impl<C: Callbacks> Engine<C> {
         .map_err(Error::Flow)
     }
 
-    /// Ends the flow at once. TCP: RST; data not yet sent or not yet taken is gone.
+    /// Ends the flow at once. TCP: RST; data not yet sent or not yet taken is gone. After
+    /// [`Event::PeerReset`] it ends as [`CloseReason::ResetByPeer`].
     ///
     /// Calls back: `l3_tx`, `flow_event`.
     ///

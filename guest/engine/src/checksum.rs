@@ -115,7 +115,7 @@ impl<const WORDS: usize> Lanes<WORDS> {
         upper: [0; WORDS],
     };
 
-    /// 2^16 blocks, 2 MiB, do not overflow the upper halves' sums.
+    /// 2^16 blocks, 4 MiB, do not overflow the upper halves' sums.
     fn add(&mut self, words: [u32; WORDS]) {
         for ((all, upper), word) in self.all.iter_mut().zip(&mut self.upper).zip(words) {
             *all = all.wrapping_add(word);

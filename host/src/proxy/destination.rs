@@ -87,6 +87,14 @@ impl AsyncWrite for Destination<'_> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(SockRef::from(self.0).shutdown(Shutdown::Write))
+        let shut = SockRef::from(self.0).shutdown(Shutdown::Write);
+        Poll::Ready(match shut {
+            // It was reset, which nobody has read yet.
+            Err(error) if error.kind() == ErrorKind::NotConnected => {
+                let reset = || ErrorKind::ConnectionReset.into();
+                Err(self.0.take_error()?.unwrap_or_else(reset))
+            }
+            shut => shut,
+        })
     }
 }

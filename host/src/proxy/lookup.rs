@@ -9,7 +9,8 @@ use tokio::task::spawn_blocking;
 
 /// Look-ups at once. Each takes a thread for as long as the resolver does, which may be
 /// half a minute (resolv.conf(5)); the runtime has 512 for all that blocks, and a queue
-/// without bound before them.
+/// without bound before them. So many names of a server that is silent hold the others
+/// up for as long, and what waits longer than the dialling may has no answer.
 const MOST_LOOKUPS: usize = 64;
 
 /// Addresses of one name that are tried.

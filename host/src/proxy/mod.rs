@@ -45,7 +45,8 @@
 //!
 //! `mod.rs` (accepted) → `route.rs` (where to, and whether: `rules.rs`, `names.rs`) →
 //! `tcp.rs`, `udp.rs`, `ping.rs` (its life) → `dial.rs` (reached: `lookup.rs`,
-//! `socket.rs`, `socks5.rs`, `http.rs`) → `copy.rs` (carried: `destination.rs`) → `watch.rs` (told of).
+//! `socket.rs`, `socks5.rs`, `http.rs`) → `copy.rs` (carried: `destination.rs`) →
+//! `watch.rs` (told of).
 
 mod config;
 mod copy;

@@ -2,12 +2,11 @@
 
 use std::future::pending;
 use std::io::{self, ErrorKind};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout_at;
 
-use super::copy::{Carried, Failure, Side, copy};
+use super::copy::{Carried, Failure, PATIENCE, Side, copy};
 use super::destination::Destination;
 use super::dial::Dialled;
 use super::error::DialError;
@@ -65,10 +64,9 @@ pub(super) async fn carry<W: Watch>(incoming: IncomingTcp, context: &Context<W>)
             (carried, Reason::Finished)
         }
         Err(Failure::Peer(error)) => (carried, reason_of_peer(&error)),
-        Err(Failure::Destination { error, until }) => {
-            let settled = settle(&peer.stream, carried.received);
+        Err(Failure::Destination(error)) => {
             tokio::select! {
-                _ = timeout_at(until, settled) => {}
+                () = settle(&peer.stream, carried.received) => {}
                 () = context.stopped() => {}
             }
             (carried, reason_of_destination(&error))
@@ -77,12 +75,20 @@ pub(super) async fn carry<W: Watch>(incoming: IncomingTcp, context: &Context<W>)
 }
 
 /// Waits until the peer has all that the destination said before it failed, which the
-/// reset then cannot overtake.
+/// reset then cannot overtake; or until it takes nothing of it any more.
 async fn settle(peer: &TcpStream, received: u64) {
     const LOOK: Duration = Duration::from_millis(10);
+    let mut stood = (0, 0);
+    let mut since = Instant::now();
     while let Ok(info) = peer.info().await
         && (info.bytes_sent < received || info.send_queue > 0)
     {
+        let stands = (info.bytes_sent, info.send_queue);
+        if stands != stood {
+            (stood, since) = (stands, Instant::now());
+        } else if since.elapsed() >= PATIENCE {
+            return;
+        }
         tokio::time::sleep(LOOK).await;
     }
 }

@@ -78,7 +78,7 @@ impl Builder {
     }
 
     /// Most bytes in the queues of all flows together, both ways. When they are in use,
-    /// each queue has room for 4 KiB yet and no more: windows close, writes wait and
+    /// each queue has room for 4 KiB, or one datagram, yet and no more: windows close, writes wait and
     /// datagrams are dropped, as when the flow's own queue is full. Default 256 MiB.
     pub fn queue_memory(mut self, bytes: usize) -> Self {
         self.limits.budget = Arc::new(Budget::new(bytes));

@@ -86,9 +86,10 @@ impl<D: Device + AsFd + Send + 'static> PacketDevice for FdDevice<D> {
         loop {
             let mut ready = ready!(self.ready.poll_read_ready(cx))?;
             let mtu = self.device.mtu();
+            let most = Batch::PART_BYTES.max(mtu);
             let mut drained = false;
             while batch.len() - before < BATCH_PACKETS
-                && batch.bytes().len() - bytes_before < Batch::PART_BYTES
+                && batch.bytes().len() - bytes_before + mtu <= most
                 && !drained
             {
                 match batch.push_with(mtu, |buffer| self.device.receive(buffer)) {

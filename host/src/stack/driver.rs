@@ -248,6 +248,8 @@ impl<D: PacketDevice> Driver<D> {
             self.note(now, deadline)?;
         }
         if work.abort {
+            // What was to be sent is gone.
+            flow.sent(Queue::default());
             let deadline = self.engine.flow_abort(now, flow.id);
             return self.note(now, deadline);
         }

@@ -4,6 +4,8 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use super::budget::FLOOR;
+
 /// What a datagram counts beside its bytes, so that empty ones are bounded too.
 const DATAGRAM_OVERHEAD: usize = 64;
 
@@ -98,9 +100,12 @@ impl Queue {
         *self = Self::default();
     }
 
+    /// Keeps no more memory than four times what it holds, which its weight says.
     fn shrink(&mut self) {
         if self.is_empty() {
             self.clear();
+        } else if self.bytes.capacity() > 4 * self.bytes.len().max(FLOOR) {
+            self.bytes.shrink_to(2 * self.bytes.len());
         }
     }
 }
@@ -124,6 +129,15 @@ mod tests {
             all.extend(piece);
         }
         assert_eq!(all, b"bcdef");
+    }
+
+    #[test]
+    fn what_is_nearly_empty_keeps_little_memory() {
+        let mut queue = Queue::default();
+        assert_eq!(queue.push(&[1; 200_000], 200_000), 200_000);
+        queue.advance(199_990);
+        assert!(queue.bytes.capacity() <= 4 * FLOOR);
+        assert_eq!(queue.front(), [1; 10]);
     }
 
     #[test]

@@ -79,7 +79,8 @@ impl Chain {
 
     /// Lays the bytes from `at` to `end`, which are stored, and then `data` as one piece
     /// into a wide block; nothing else is stored from `at` on. Says whether there is
-    /// such a block.
+    /// such a block. None is taken where another one would have to be cut: a peer that
+    /// takes a byte at a time could make many of them that hold a byte each.
     pub(crate) fn lay(
         &mut self,
         pool: &mut Pool,
@@ -88,6 +89,10 @@ impl Chain {
         data: &[u8],
         purpose: Purpose,
     ) -> bool {
+        let (begun, offset) = self.seek(pool, at);
+        if offset > 0 && pool.is_wide(begun) {
+            return false;
+        }
         let stored = end - at;
         let Some(block) = pool.take_wide(purpose, stored + data.len()) else {
             return false;
@@ -328,19 +333,21 @@ mod tests {
     }
 
     #[test]
-    fn what_was_laid_and_is_cut_is_no_piece_any_more() {
+    fn what_was_laid_is_not_cut() {
         let more = Purpose::SendMore;
         let mut pool = Pool::new(4 << 20);
         let mut chain = Chain::EMPTY;
-        let data = data(150_000);
+        let data = data(130_000);
         assert!(chain.lay(&mut pool, 0, 0, &data[..60_000], more));
         assert!(chain.laid(&pool, 0, 60_000).is_some());
-        assert!(chain.lay(&mut pool, 59_000, 60_000, &data[60_000..120_000], more));
-        assert!(chain.laid(&pool, 0, 59_000).is_none());
-        assert!(chain.laid(&pool, 59_000, 61_000).is_some());
-        assert_eq!(contents(&mut chain, &pool, 120_000), data[..120_000]);
+        assert!(!chain.lay(&mut pool, 59_000, 60_000, &data[60_000..119_000], more));
+        assert!(chain.laid(&pool, 0, 60_000).is_some());
+        assert!(chain.lay(&mut pool, 60_000, 60_000, &data[60_000..120_000], more));
+        chain.consume(&mut pool, 59_000);
+        assert!(!chain.lay(&mut pool, 0, 61_000, &[], more));
+        assert_eq!(contents(&mut chain, &pool, 61_000), data[59_000..120_000]);
         // All of it is laid anew.
-        chain.consume(&mut pool, 60_000);
+        chain.consume(&mut pool, 1000);
         assert!(chain.lay(&mut pool, 0, 60_000, &data[120_000..121_000], more));
         assert_eq!(contents(&mut chain, &pool, 61_000), data[60_000..121_000]);
         assert_eq!(pool.memory(), WIDE as u64);

@@ -227,7 +227,7 @@ impl TcpFlow {
         }
     }
 
-    /// Whether the peer has reset it, and what it sent before waits for the host.
+    /// Whether the peer has reset it: the flow lives for what waits for the host.
     pub(crate) fn is_reset(&self) -> bool {
         match self {
             Self::Handshake(_) => false,

@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 
 use crate::checksum::Sum;
 
-/// Bytes of a block. A peer that sends one byte and never reads pins one each way;
-/// a batch of 32 full segments takes six, each lent to the host with one call.
+/// Bytes of a block. A peer that sends one byte and never reads pins one each way (or a
+/// wide one, if what it was sent last was large); a batch of 32 full segments takes six, each lent to the host with one call.
 pub(crate) const BLOCK: usize = 8192;
 const BLOCK_BYTES: u64 = BLOCK as u64;
 
@@ -82,6 +82,11 @@ impl Block {
         sum: None,
         next: NONE,
     };
+
+    fn is_wide(&self) -> bool {
+        let bytes = self.bytes.as_ref();
+        bytes.is_some_and(|bytes| bytes.len() > BLOCK)
+    }
 }
 
 /// The pool, and the account of all memory that counts against the limit.
@@ -161,7 +166,7 @@ impl Pool {
         }
         let spare = self.spare.pop();
         let (index, block) = self.prepare(spare, BLOCK)?;
-        block.end = narrow(BLOCK);
+        (block.start, block.end) = (0, narrow(BLOCK));
         self.used += 1;
         Some(index)
     }
@@ -192,11 +197,9 @@ impl Pool {
             }
         };
         let block = self.blocks.get_mut(index as usize)?;
-        let bytes = block.bytes.take();
-        *block = Block {
-            bytes: Some(bytes.unwrap_or_else(|| vec![0; length].into_boxed_slice())),
-            ..Block::BARE
-        };
+        let bytes = || vec![0; length].into_boxed_slice();
+        block.bytes.get_or_insert_with(bytes);
+        (block.sum, block.next) = (None, NONE);
         Some((index, block))
     }
 
@@ -215,11 +218,7 @@ impl Pool {
         let Some(block) = self.blocks.get_mut(index as usize) else {
             return NONE;
         };
-        let is_wide = block
-            .bytes
-            .as_ref()
-            .is_some_and(|bytes| bytes.len() > BLOCK);
-        let (blocks, spare, most) = match is_wide {
+        let (blocks, spare, most) = match block.is_wide() {
             true => (WIDE_BLOCKS as u64, &mut self.spare_wide, SPARE_WIDE),
             false => (1, &mut self.spare, SPARE),
         };
@@ -301,6 +300,12 @@ impl Pool {
         if let Some(block) = self.blocks.get_mut(index as usize) {
             (block.bytes, block.sum) = (bytes, sum);
         }
+    }
+
+    /// Whether it is a wide one.
+    pub(crate) fn is_wide(&self, index: Index) -> bool {
+        let block = self.blocks.get(index as usize);
+        block.is_some_and(Block::is_wide)
     }
 
     /// The sum of what a block holds, if it was laid there as one piece.

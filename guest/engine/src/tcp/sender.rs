@@ -149,8 +149,8 @@ impl Piece {
     }
 }
 
-/// The end of what was taken: bytes that still lie where the host has them, and not
-/// yet in the blocks that are there for them.
+/// The end of what was taken: bytes that still lie where the host has them, and for
+/// which there is memory.
 #[derive(Debug, Default)]
 pub(crate) struct Fresh<'a>(&'a [u8]);
 
@@ -1042,5 +1042,43 @@ mod tests {
         assert_eq!(blocks[4], blocks[3]);
         sender.clear(&mut pool);
         assert_eq!(pool.memory(), 0);
+    }
+
+    /// A window of one byte, one byte acknowledged and one byte written, again and again:
+    /// what is queued stays as it is, and so does the memory that it takes.
+    #[test]
+    fn a_peer_that_takes_a_byte_at_a_time_pins_no_more_than_is_queued() {
+        let mss = 60_000;
+        let mut window = Window::default();
+        window.set(1, 0, Seq(0), FIRST);
+        let congestion = Congestion::new(CongestionControl::Cubic, mss);
+        let mut sender = Sender::new(FIRST, window, mss, MOST, congestion, Instant(0));
+        let mut pool = Pool::new(64 << 20);
+        let fresh = sender.take(&pool, &[7; 120_000]);
+        assert_eq!(fresh.len(), 120_000);
+        sender.store(&mut pool, fresh);
+        for _ in 0..1000 {
+            let piece = sender.next(false).unwrap();
+            assert_eq!(piece.length, 1);
+            assert!(
+                sender
+                    .laid(&mut pool, &piece, &mut Fresh::default())
+                    .is_none()
+            );
+            sender.sent(&piece, Instant(1));
+            let ack = Ack {
+                ack: sender.snd_nxt,
+                is_bare: true,
+                sack: false,
+                blocks: core::iter::empty(),
+                echo: |_| Echo::Unknown,
+            };
+            sender.acked(&mut pool, Instant(1), ack);
+            let fresh = sender.take(&pool, &[8]);
+            sender.store(&mut pool, fresh);
+            let memory = pool.memory();
+            assert!(memory <= 3 * WIDE as u64, "{memory} bytes");
+        }
+        assert_eq!(sender.queued(), 120_000);
     }
 }
