@@ -97,11 +97,29 @@ fn a_device_that_fails_ends_the_stack_and_nobody_waits_on() {
     });
 }
 
-/// More than this guest's memory holds, in one batch.
+/// More beginnings of datagrams than this guest's memory holds.
 async fn make_it_trap(to_server: &mpsc::Sender<Vec<u8>>) {
-    for _ in 0..64 {
-        to_server.send(vec![0; 65_535]).await.unwrap();
+    for id in 0..64u8 {
+        to_server.send(first_fragment(id)).await.unwrap();
     }
+}
+
+/// The first 60,000 bytes of a datagram that is never completed.
+fn first_fragment(id: u8) -> Vec<u8> {
+    const LENGTH: u16 = 20 + 60_000;
+    let [high, low] = LENGTH.to_be_bytes();
+    let header = [
+        0x45, 0, high, low, 0, id, 0x20, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
+    ];
+    let words = header
+        .chunks(2)
+        .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
+    let sum: u32 = words.sum();
+    let sum = !u16::try_from((sum >> 16) + (sum & 0xffff)).unwrap();
+    let mut packet = vec![0; LENGTH.into()];
+    packet[..20].copy_from_slice(&header);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet
 }
 
 #[test]
@@ -116,7 +134,6 @@ fn a_trap_ends_the_flows_and_not_the_service() {
         let server = Stack::builder().engine(small).start(far).unwrap();
         let (near, mut far) = connected(&client, &server).await;
 
-        // The batch is as large as what waits in the channel when the driver looks.
         while server.metrics().await.unwrap().host.restarts == 0 {
             make_it_trap(&to_server).await;
         }

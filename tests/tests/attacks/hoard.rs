@@ -1,8 +1,8 @@
 //! Peers that take nothing: 10,000 that complete the handshake, ask, offer no window
 //! and fall silent (sockstress), and as many as 100,000 that only stay.
 //!
-//! To hold: nobody else is harmed, a peer pins at most 8 KiB beyond what the
-//! application gave to it, and all of it is free again within 5 minutes; an idle flow
+//! To hold: nobody else is harmed, a peer pins at most a block of 8 KiB beyond what the
+//! application gave to it (one of 64 KiB where segments are that large), and all of it is free again within 5 minutes; an idle flow
 //! costs at most 1 KiB, 100,000 of them fit into 128 MiB, and nothing wakes for them.
 //!
 //! On the native engine only, for the number of flows.
