@@ -7,8 +7,9 @@ use alloc::vec::Vec;
 
 use crate::checksum::Sum;
 
-/// Bytes of a block. A peer that sends one byte and never reads pins one each way (or a
-/// wide one, if what it was sent last was large); a batch of 32 full segments takes six, each lent to the host with one call.
+/// Bytes of a block. A peer that sends one byte and never reads pins one each way, or a
+/// wide one if what it was sent last was large; a batch of 32 full segments takes six,
+/// each lent to the host with one call.
 pub(crate) const BLOCK: usize = 8192;
 const BLOCK_BYTES: u64 = BLOCK as u64;
 
