@@ -17,15 +17,14 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Most bytes that one call takes, of packets and of their records (8 bytes
-    /// each): some 512 packets of the longest kind. The guest holds a copy of the
-    /// batch while the call runs.
+    /// Most bytes that one `l3_rx` takes, of packets and of their records (8 bytes
+    /// each): some 512 packets of the longest kind. The guest holds a copy of each
+    /// part of them while it works on it.
     pub const MAX_BYTES: usize = 32 << 20;
 
     /// Bytes up to which a batch crosses the border at once; a longer one goes in parts.
     /// So what is copied into the guest is still in a processor's second cache when the
-    /// guest reads it: 32 packets of 64 KiB at once would come back from further away,
-    /// which costs half as much again a packet (the packet bench's row `tcp 65535 in 1`).
+    /// guest reads it.
     pub const PART_BYTES: usize = 128 << 10;
 
     /// An empty batch.

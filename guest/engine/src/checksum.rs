@@ -97,7 +97,7 @@ impl Sum {
 
 /// Bytes that are summed up in a turn of a loop: as many as there are registers for the
 /// sums, so that the loop's own instructions count little and enough stores are under
-/// way (a turn of half as many takes the component a fifth longer for 64 KiB).
+/// way.
 const BLOCK: usize = 64;
 
 /// The sums of a block's words of 32 bits, and of their upper halves: what the

@@ -24,7 +24,7 @@ const GROWTH: u64 = 24 << 20;
 
 /// In and out at once: each connection enters the engine and leaves by a socket. What is
 /// reached is printed, and depends on the cores: with client, server and both kernels on
-/// the same two, a release build carries some 5,500 a second. To set it in proportion the
+/// the same two, a release build carries over 5,000 a second. To set it in proportion the
 /// same client and server meet over the kernel alone, and through pasta where there is
 /// one.
 fn connections_come_and_go_for_thirty_seconds(world: &World) {

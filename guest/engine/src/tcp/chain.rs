@@ -5,7 +5,7 @@
 //! room for the headers before it: the packet is then lent to the host from where it
 //! lies, the first time and every other.
 
-use super::pool::{Index, NONE, Pool, Purpose};
+use super::pool::{Index, NONE, Pool, Purpose, narrow};
 use crate::checksum::Sum;
 
 /// Bytes copied at once. Longer copies are left to `rep movsb` by glibc, also for the
@@ -253,11 +253,6 @@ impl Chain {
         }
         (block, at - before)
     }
-}
-
-/// A stretch is as long as a window at most (RFC 7323 2.3).
-fn narrow(length: usize) -> u32 {
-    u32::try_from(length).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

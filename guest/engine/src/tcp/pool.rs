@@ -315,8 +315,9 @@ impl Pool {
     }
 }
 
-/// A place in a block.
-fn narrow(place: usize) -> u32 {
+/// A place in a block, or in a stretch of them: that is as long as a window at most (RFC
+/// 7323 2.3).
+pub(super) fn narrow(place: usize) -> u32 {
     u32::try_from(place).unwrap_or(u32::MAX)
 }
 

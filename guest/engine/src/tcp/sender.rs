@@ -954,14 +954,21 @@ mod tests {
         let blocks = blocks
             .iter()
             .map(|(start, end)| (FIRST + start * MSS, FIRST + end * MSS));
-        let ack = Ack {
-            ack: FIRST + to * MSS,
+        sender.acked(pool, Instant(now), told(FIRST + to * MSS, blocks));
+    }
+
+    /// A bare acknowledgement with these SACK blocks.
+    fn told<I>(ack: Seq, blocks: I) -> Ack<I, impl Fn(Instant) -> Echo>
+    where
+        I: ExactSizeIterator<Item = (Seq, Seq)>,
+    {
+        Ack {
+            ack,
             is_bare: true,
             sack: blocks.len() > 0,
             blocks,
             echo: |_| Echo::Unknown,
-        };
-        sender.acked(pool, Instant(now), ack);
+        }
     }
 
     #[test]
@@ -1025,14 +1032,8 @@ mod tests {
         }
         assert_eq!(sender.snd_nxt.since(FIRST) as usize, 2 * LARGE);
         for acked in 1..=3 {
-            let ack = Ack {
-                ack: FIRST + acked * mss,
-                is_bare: true,
-                sack: false,
-                blocks: core::iter::empty(),
-                echo: |_| Echo::Unknown,
-            };
-            sender.acked(&mut pool, Instant(1), ack);
+            let blocks = core::iter::empty();
+            sender.acked(&mut pool, Instant(1), told(FIRST + acked * mss, blocks));
             send(&mut sender, &mut pool, &mut Fresh::default(), 1);
         }
         // The timer runs out: the one in flight goes once more.
@@ -1066,14 +1067,8 @@ mod tests {
                     .is_none()
             );
             sender.sent(&piece, Instant(1));
-            let ack = Ack {
-                ack: sender.snd_nxt,
-                is_bare: true,
-                sack: false,
-                blocks: core::iter::empty(),
-                echo: |_| Echo::Unknown,
-            };
-            sender.acked(&mut pool, Instant(1), ack);
+            let blocks = core::iter::empty();
+            sender.acked(&mut pool, Instant(1), told(sender.snd_nxt, blocks));
             let fresh = sender.take(&pool, &[8]);
             sender.store(&mut pool, fresh);
             let memory = pool.memory();
