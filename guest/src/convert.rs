@@ -132,6 +132,17 @@ pub(crate) fn to_packets(packets: Vec<wit::Packet>) -> Vec<engine::Packet> {
         .collect()
 }
 
+/// In place, too.
+pub(crate) fn to_portions(portions: Vec<wit::Portion>) -> Vec<engine::Portion> {
+    portions
+        .into_iter()
+        .map(|portion| engine::Portion {
+            flow: engine::FlowId(portion.flow),
+            length: portion.length,
+        })
+        .collect()
+}
+
 impl From<engine::Packet> for wit::Packet {
     fn from(packet: engine::Packet) -> Self {
         Self {
@@ -254,11 +265,25 @@ impl From<engine::Timer> for wit::Timer {
 impl From<engine::Sent> for wit::Sent {
     fn from(sent: engine::Sent) -> Self {
         Self {
-            // No more than was given, and a list's length fits into 32 bits here.
-            taken: u32::try_from(sent.taken).unwrap_or(u32::MAX),
+            taken: to_taken(sent.taken),
             deadline: from_deadline(sent.deadline),
         }
     }
+}
+
+impl From<engine::BatchSent> for wit::BatchSent {
+    fn from(sent: engine::BatchSent) -> Self {
+        let taken = sent.taken.into_iter().map(|taken| Ok(to_taken(taken?)));
+        Self {
+            taken: taken.collect(),
+            deadline: from_deadline(sent.deadline),
+        }
+    }
+}
+
+/// No more than was given, and a list's length fits into 32 bits here.
+fn to_taken(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 impl From<engine::BatchError> for wit::BatchError {

@@ -13,7 +13,7 @@ mod imports;
 
 use bindings::exports::l3l4::engine::engine::Guest;
 use bindings::l3l4::engine::types as wit;
-use convert::{from_deadline, from_flow_ids, to_config, to_five_tuple, to_packets};
+use convert::{from_deadline, from_flow_ids, to_config, to_five_tuple, to_packets, to_portions};
 use imports::Imports;
 
 thread_local! {
@@ -71,6 +71,19 @@ impl Guest for Component {
         with_engine(Err(wit::FlowError::NotConfigured), |engine, imports| {
             Ok(engine
                 .l4_tx(Instant(now), FlowId(flow), &data, imports)?
+                .into())
+        })
+    }
+
+    fn l4_tx_batch(
+        now: wit::Instant,
+        bytes: Vec<u8>,
+        portions: Vec<wit::Portion>,
+    ) -> Result<wit::BatchSent, wit::BatchError> {
+        with_engine(Err(wit::BatchError::NotConfigured), |engine, imports| {
+            let portions = to_portions(portions);
+            Ok(engine
+                .l4_tx_batch(Instant(now), &bytes, &portions, imports)?
                 .into())
         })
     }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::bindings::l3l4::engine::types as wit;
 use crate::types::{
-    CounterSnapshot, FiveTuple, FlowOptions, FlowSnapshot, Instant, Sent, Verdict, nanoseconds,
+    BatchSent, CounterSnapshot, FiveTuple, FlowOptions, FlowSnapshot, Instant, Sent, Verdict,
+    nanoseconds,
 };
 
 impl From<SocketAddr> for wit::IpSocketAddress {
@@ -87,6 +88,19 @@ impl From<wit::Sent> for Sent {
     fn from(sent: wit::Sent) -> Self {
         Self {
             taken: sent.taken as usize,
+            deadline: deadline(sent.deadline),
+        }
+    }
+}
+
+impl From<wit::BatchSent> for BatchSent {
+    fn from(sent: wit::BatchSent) -> Self {
+        Self {
+            taken: sent
+                .taken
+                .into_iter()
+                .map(|taken| taken.map(|bytes| bytes as usize))
+                .collect(),
             deadline: deadline(sent.deadline),
         }
     }

@@ -12,13 +12,14 @@ use crate::bindings::exports::l3l4::engine::engine::Guest;
 use crate::builder::Builder;
 use crate::callbacks::Callbacks;
 use crate::convert::deadline;
+use crate::data_batch::DataBatch;
 use crate::error::Error;
 use crate::instance::Recipe;
 use crate::link::State;
 use crate::record::{Bytes, Call, Frame, Outcome, Output};
 use crate::types::{
-    CloseReason, CounterSnapshot, Event, FiveTuple, FlowId, FlowOptions, FlowSnapshot, Instant,
-    Packet, Sent, Verdict,
+    BatchSent, CloseReason, CounterSnapshot, Event, FiveTuple, FlowId, FlowOptions, FlowSnapshot,
+    Instant, Packet, Sent, Verdict,
 };
 use crate::witness::Witness;
 
@@ -175,6 +176,38 @@ impl<C: Callbacks> Engine<C> {
         })?
         .map(Sent::from)
         .map_err(Error::Flow)
+    }
+
+    /// As [`l4_tx`](Self::l4_tx) for each portion of a batch in order, but in one call,
+    /// so that what calls and callbacks cost is shared.
+    ///
+    /// After a portion that was taken in part or not at all, though not refused, none
+    /// of the flow's later ones is taken, so that the rest can be given again in order.
+    /// [`Event::Writable`] says when; it may come before this call returns.
+    ///
+    /// Calls back: `l3_tx`, `flow_event`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BatchTooLong`] above [`DataBatch::MAX_BYTES`]. A portion that is refused
+    /// is no error of the call: the others go on.
+    pub fn l4_tx_batch(&mut self, now: Instant, batch: &DataBatch) -> Result<BatchSent, Error> {
+        if batch.footprint() > DataBatch::MAX_BYTES {
+            return Err(Error::BatchTooLong(batch.footprint()));
+        }
+        let (now, bytes, portions) = (now.0, batch.bytes(), batch.portions());
+        let call = Call::L4TxBatch {
+            now,
+            portions: Cow::Borrowed(portions),
+            bytes: Bytes(bytes),
+        };
+        let sent = self.call(&call, |guest, store| {
+            guest.call_l4_tx_batch(store, now, bytes, portions)
+        })?;
+        let mut sent = sent.map(BatchSent::from).map_err(Error::Batch)?;
+        // Of what a component says nothing it took nothing.
+        sent.taken.resize(batch.len(), Ok(0));
+        Ok(sent)
     }
 
     /// As [`l4_tx`](Self::l4_tx) for one UDP datagram, but from the source address

@@ -39,12 +39,12 @@ pub enum Error {
     #[error("{}", configure_message(.0))]
     Configure(ConfigureError),
 
-    /// The batch takes more bytes than [`Batch::MAX_BYTES`](crate::Batch::MAX_BYTES): no
-    /// packet of it was looked at.
+    /// The batch takes more bytes than [`Batch::MAX_BYTES`](crate::Batch::MAX_BYTES), or
+    /// [`DataBatch::MAX_BYTES`](crate::DataBatch::MAX_BYTES): nothing of it was looked at.
     #[error("a batch of {0} bytes and records is too long")]
     BatchTooLong(usize),
 
-    /// The engine refused the batch: no packet of it was looked at.
+    /// The engine refused the batch: nothing of it was looked at.
     #[error("the batch was refused: {}", .0.name())]
     Batch(BatchError),
 

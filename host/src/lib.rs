@@ -15,8 +15,8 @@
 //!
 //! - In: `batch.rs` (bytes end to end) → `engine.rs` (`l3_rx`) → the component →
 //!   `link.rs` (`l4_rx`, lent out of the guest's memory) → [`Callbacks`].
-//! - Out: `engine.rs` (`l4_tx`) → the component → `link.rs` (`l3_tx`, lent) →
-//!   [`Callbacks`].
+//! - Out: `engine.rs` (`l4_tx`, or `l4_tx_batch` of what `data_batch.rs` holds) → the
+//!   component → `link.rs` (`l3_tx`, lent) → [`Callbacks`].
 //! - Around it: `builder.rs` (options) → `component.rs` (compiled once) →
 //!   `instance.rs` (an instance, the first time and after a trap).
 //! - Beside it: `witness.rs` (told of all that crosses the border) → [`record`].
@@ -33,6 +33,7 @@ mod callbacks;
 mod clock;
 mod component;
 mod convert;
+mod data_batch;
 mod engine;
 mod error;
 mod instance;
@@ -65,13 +66,14 @@ pub use builder::Builder;
 pub use callbacks::{Callbacks, Packets};
 pub use clock::Clock;
 pub use component::{Component, EMBEDDED};
+pub use data_batch::DataBatch;
 pub use engine::Engine;
 pub use error::Error;
 pub use types::{
-    BatchError, Checksum, CloseReason, ConfigurationItem, ConfigureError, CongestionControl,
-    CounterSnapshot, DropReason, Event, FiveTuple, FlowError, FlowId, FlowOptions, FlowSnapshot,
-    FlowState, IcmpEchoPolicy, Instant, OpenError, OutOfBounds, Packet, Protocol, Refusal, Sent,
-    Timer, Unreachable, Verdict,
+    BatchError, BatchSent, Checksum, CloseReason, ConfigurationItem, ConfigureError,
+    CongestionControl, CounterSnapshot, DropReason, Event, FiveTuple, FlowError, FlowId,
+    FlowOptions, FlowSnapshot, FlowState, IcmpEchoPolicy, Instant, OpenError, OutOfBounds, Packet,
+    Protocol, Refusal, Sent, Timer, Unreachable, Verdict,
 };
 
 /// Runs the examples of the README.

@@ -208,6 +208,16 @@ pub struct Sent {
     pub deadline: Option<Instant>,
 }
 
+/// What [`Engine::l4_tx_batch`](crate::Engine::l4_tx_batch) did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchSent {
+    /// For each portion, in order: the bytes taken from its front, which the engine
+    /// owns from here, or why it was refused.
+    pub taken: Vec<Result<usize, FlowError>>,
+    /// When the engine next wants [`Engine::l4_poll`](crate::Engine::l4_poll).
+    pub deadline: Option<Instant>,
+}
+
 /// A snapshot of one flow. Bytes count payload, never headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowSnapshot {

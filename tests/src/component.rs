@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use l3l4_engine as engine;
 use l3l4_engine::{
-    BatchError, Config, CounterSnapshot, FiveTuple, FlowError, FlowId, FlowOptions, FlowSnapshot,
-    Instant, OpenError, Packet, Sent, Verdict,
+    BatchError, BatchSent, Config, CounterSnapshot, FiveTuple, FlowError, FlowId, FlowOptions,
+    FlowSnapshot, Instant, OpenError, Packet, Portion, Sent, Verdict,
 };
 use l3l4_host as guest;
 
@@ -18,6 +18,7 @@ pub struct Component {
     config: Config,
     engine: guest::Engine<Host>,
     batch: guest::Batch,
+    data: guest::DataBatch,
 }
 
 impl Component {
@@ -65,6 +66,7 @@ impl Component {
             config: *config,
             engine,
             batch: guest::Batch::new(),
+            data: guest::DataBatch::new(),
         })
     }
 }
@@ -107,6 +109,35 @@ impl Dut for Component {
 
     fn l4_tx(&mut self, now: Instant, flow: FlowId, data: &[u8]) -> Result<Sent, FlowError> {
         sent(self.engine.l4_tx(time_in(now), flow_in(flow), data))
+    }
+
+    fn l4_tx_batch(
+        &mut self,
+        now: Instant,
+        bytes: &[u8],
+        portions: &[Portion],
+    ) -> Result<BatchSent, BatchError> {
+        self.data.clear();
+        let mut rest = bytes;
+        for portion in portions {
+            let (one, next) = rest.split_at(usize::try_from(portion.length).expect("a length"));
+            self.data.push(flow_in(portion.flow), one);
+            rest = next;
+        }
+        match self.engine.l4_tx_batch(time_in(now), &self.data) {
+            Ok(sent) => Ok(BatchSent {
+                taken: sent
+                    .taken
+                    .into_iter()
+                    .map(|taken| taken.map_err(|error| flow_error(guest::Error::Flow(error))))
+                    .collect(),
+                deadline: sent.deadline.map(time_out),
+            }),
+            Err(guest::Error::Batch(guest::BatchError::LengthMismatch)) => {
+                Err(BatchError::LengthMismatch)
+            }
+            Err(other) => panic!("{other}"),
+        }
     }
 
     fn l4_tx_from(

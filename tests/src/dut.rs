@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use l3l4_engine::{
-    BatchError, Config, CounterSnapshot, Engine, FiveTuple, FlowError, FlowId, FlowOptions,
-    FlowSnapshot, Instant, OpenError, OutOfBounds, Packet, Sent, Verdict,
+    BatchError, BatchSent, Config, CounterSnapshot, Engine, FiveTuple, FlowError, FlowId,
+    FlowOptions, FlowSnapshot, Instant, OpenError, OutOfBounds, Packet, Portion, Sent, Verdict,
 };
 
 use crate::host::Host;
@@ -27,6 +27,12 @@ pub trait Dut {
         packets: &[Packet],
     ) -> Result<Deadline, BatchError>;
     fn l4_tx(&mut self, now: Instant, flow: FlowId, data: &[u8]) -> Result<Sent, FlowError>;
+    fn l4_tx_batch(
+        &mut self,
+        now: Instant,
+        bytes: &[u8],
+        portions: &[Portion],
+    ) -> Result<BatchSent, BatchError>;
     fn l4_tx_from(
         &mut self,
         now: Instant,
@@ -97,6 +103,16 @@ impl Dut for Native {
 
     fn l4_tx(&mut self, now: Instant, flow: FlowId, data: &[u8]) -> Result<Sent, FlowError> {
         self.engine.l4_tx(now, flow, data, &mut self.host)
+    }
+
+    fn l4_tx_batch(
+        &mut self,
+        now: Instant,
+        bytes: &[u8],
+        portions: &[Portion],
+    ) -> Result<BatchSent, BatchError> {
+        self.engine
+            .l4_tx_batch(now, bytes, portions, &mut self.host)
     }
 
     fn l4_tx_from(

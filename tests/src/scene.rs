@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use l3l4_engine::{
     Checksum, CloseReason, Config, CounterSnapshot, DropReason, Event, FiveTuple, FlowError,
-    FlowId, FlowOptions, FlowSnapshot, Instant, OpenError, Packet, Verdict,
+    FlowId, FlowOptions, FlowSnapshot, Instant, OpenError, Packet, Portion, Verdict,
 };
 use l3l4_host::Batch;
 
@@ -135,8 +135,42 @@ impl Scene {
     /// Data to send; how much was taken.
     pub fn tx(&mut self, flow: FlowId, data: &[u8]) -> Result<usize, FlowError> {
         self.begin(format_args!("l4-tx {flow:?} {} bytes", data.len()));
+        let newly = self.allow_writable([flow]);
         let sent = self.dut.l4_tx(self.now, flow, data);
-        self.sent(flow, data, sent)
+        self.sent(flow, data, sent, &newly)
+    }
+
+    /// Data to send on many flows in one call; how much was taken of each portion.
+    pub fn tx_batch(&mut self, data: &[(FlowId, &[u8])]) -> Vec<Result<usize, FlowError>> {
+        let lengths = |(flow, data): &(FlowId, &[u8])| Portion {
+            flow: *flow,
+            length: u32::try_from(data.len()).expect("a length"),
+        };
+        let portions: Vec<_> = data.iter().map(lengths).collect();
+        let bytes: Vec<_> = data.iter().flat_map(|(_, data)| *data).copied().collect();
+        self.begin(format_args!("l4-tx-batch {portions:?}"));
+        let newly = self.allow_writable(data.iter().map(|(flow, _)| *flow));
+        let sent = self.dut.l4_tx_batch(self.now, &bytes, &portions);
+        let sent = sent.expect("the lengths match");
+        assert_eq!(sent.taken.len(), data.len(), "an answer for each portion");
+        let mut short = Vec::new();
+        for ((flow, data), taken) in data.iter().zip(&sent.taken) {
+            let Ok(taken) = *taken else {
+                continue;
+            };
+            assert!(taken <= data.len(), "took more than given");
+            assert!(
+                taken == 0 || !short.contains(flow),
+                "took what is behind a gap"
+            );
+            if taken < data.len() {
+                short.push(*flow);
+            }
+        }
+        self.expect_writable(&newly, &short);
+        self.end(sent.deadline);
+        self.host().trace.note(format_args!("= {:?}", sent.taken));
+        sent.taken
     }
 
     /// A datagram from another source address.
@@ -150,8 +184,9 @@ impl Scene {
             "l4-tx-from {flow:?} {local} {} bytes",
             data.len()
         ));
+        let newly = self.allow_writable([flow]);
         let sent = self.dut.l4_tx_from(self.now, flow, local, data);
-        self.sent(flow, data, sent)
+        self.sent(flow, data, sent, &newly)
     }
 
     /// Housekeeping, now.
@@ -480,16 +515,38 @@ impl Scene {
         flow: FlowId,
         data: &[u8],
         sent: Result<l3l4_engine::Sent, FlowError>,
+        newly: &[FlowId],
     ) -> Result<usize, FlowError> {
+        let mut short = Vec::new();
         if let Ok(sent) = sent {
             assert!(sent.taken <= data.len(), "took more than given");
             if sent.taken < data.len() {
-                self.host().full.insert(flow);
+                short.push(flow);
             }
         }
+        self.expect_writable(newly, &short);
         self.end_result(sent.map(|sent| sent.deadline))?;
         self.host().trace.note(format_args!("= {sent:?}"));
         sent.map(|sent| sent.taken)
+    }
+
+    /// `writable` may come before the call returns that takes too little. The flows for
+    /// which it was not due before.
+    fn allow_writable(&mut self, flows: impl IntoIterator<Item = FlowId>) -> Vec<FlowId> {
+        let full = &mut self.host().full;
+        flows
+            .into_iter()
+            .filter(|flow| full.insert(*flow))
+            .collect()
+    }
+
+    /// Of flows that were allowed to, those that took all are not to say `writable`.
+    fn expect_writable(&mut self, newly: &[FlowId], short: &[FlowId]) {
+        let host = self.host();
+        for flow in newly.iter().filter(|flow| !short.contains(flow)) {
+            let silent = host.full.remove(flow) || !host.living.contains_key(flow);
+            assert!(silent, "{flow:?} is writable, and was");
+        }
     }
 
     /// At the end of a story: the engine and the host agree on who lives, and a

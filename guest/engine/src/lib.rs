@@ -58,7 +58,7 @@ pub use config::{Config, ConfigItem, CongestionControl, IcmpEchoPolicy, OutOfBou
 pub use counters::{CounterSnapshot, DropReason};
 pub use engine::Engine;
 pub use types::{
-    BatchError, Callbacks, Checksum, CloseReason, Event, FiveTuple, FlowError, FlowId, FlowOptions,
-    FlowSnapshot, FlowState, Instant, OpenError, Packet, Protocol, Refusal, Sent, Timer,
-    Unreachable, Verdict,
+    BatchError, BatchSent, Callbacks, Checksum, CloseReason, Event, FiveTuple, FlowError, FlowId,
+    FlowOptions, FlowSnapshot, FlowState, Instant, OpenError, Packet, Portion, Protocol, Refusal,
+    Sent, Timer, Unreachable, Verdict,
 };

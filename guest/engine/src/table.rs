@@ -1,6 +1,7 @@
 //! The flows: found by id or by five-tuple, neither with a scan.
 
 use alloc::vec::Vec;
+use core::hint::black_box;
 
 use hashbrown::HashTable;
 
@@ -148,6 +149,28 @@ impl FlowTable {
         match &mut flow.kind {
             Kind::Tcp(tcp) => Some((tcp, &flow.tuple)),
             Kind::Waiting(_) | Kind::Datagram(_) => None,
+        }
+    }
+
+    /// Reads what calls about these flows read first: of all slots, then of all
+    /// connections. So flows that no cache holds are waited for together.
+    pub(crate) fn fetch(&self, flows: impl Iterator<Item = FlowId> + Clone) {
+        for id in flows.clone() {
+            if let Some(slot) = self.slot_of(id)
+                && let Some(flow) = self.flow(slot)
+            {
+                black_box((flow.tuple.peer_port, flow.touched, flow.opened));
+            }
+        }
+        for id in flows {
+            if let Some(slot) = self.slot_of(id)
+                && let Some(Flow {
+                    kind: Kind::Tcp(tcp),
+                    ..
+                }) = self.flow(slot)
+            {
+                tcp.fetch();
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! The vocabulary of the engine: the shapes of `wit/types.wit` in Rust.
 
+use alloc::vec::Vec;
 use core::fmt;
 use core::net::SocketAddr;
 use core::ops::{Add, Sub};
@@ -229,7 +230,8 @@ pub enum CloseReason {
 pub enum Event {
     /// TCP: the handshake is complete.
     Established,
-    /// An `l4_tx` took less than it was given; there is room again.
+    /// An `l4_tx`, or a portion of an `l4_tx_batch`, was not taken whole; there is room
+    /// again.
     Writable,
     /// The peer sent FIN and all its data was taken.
     PeerFinished,
@@ -240,10 +242,11 @@ pub enum Event {
     Closed(CloseReason),
 }
 
-/// Why `l3_rx` refused a batch.
+/// Why `l3_rx` or `l4_tx_batch` refused a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchError {
-    /// The packets' lengths do not add up to the length of the bytes.
+    /// The lengths of the packets or portions do not add up to the length of the
+    /// bytes.
     LengthMismatch,
 }
 
@@ -290,6 +293,24 @@ pub enum OpenError {
 pub struct Sent {
     /// Bytes taken from the front of the data.
     pub taken: usize,
+    /// When the engine next wants `l4_poll`.
+    pub deadline: Option<Instant>,
+}
+
+/// What one flow gets of a batch of data to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Portion {
+    /// The flow.
+    pub flow: FlowId,
+    /// Bytes of this portion.
+    pub length: u32,
+}
+
+/// What `l4_tx_batch` did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchSent {
+    /// For each portion: the bytes taken from its front, or why it was refused.
+    pub taken: Vec<Result<usize, FlowError>>,
     /// When the engine next wants `l4_poll`.
     pub deadline: Option<Instant>,
 }

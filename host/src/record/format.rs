@@ -1,9 +1,9 @@
-//! The format of a record, version 3, for whoever wants to read one with another
+//! The format of a record, version 4, for whoever wants to read one with another
 //! program.
 //!
 //! # The file
 //!
-//! Eight bytes, `L3L4REC` and the version (the byte 3), then frames to the end:
+//! Eight bytes, `L3L4REC` and the version (the byte 4), then frames to the end:
 //!
 //! | bytes | what |
 //! |---|---|
@@ -58,7 +58,7 @@ pub mod wit {
 /// What a record begins with, before the byte of its version.
 pub const MAGIC: [u8; 7] = *b"L3L4REC";
 /// The version that this library writes and reads.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 /// Most bytes of one payload: the longest batch ([`Batch::MAX_BYTES`]) with its
 /// packets' descriptions, of which each takes at most 9 bytes here and counts 8
 /// there, and room for the rest of the call.
@@ -154,6 +154,11 @@ pub enum Call<'a> {
     },
     Flows,
     Counters,
+    L4TxBatch {
+        now: u64,
+        portions: Cow<'a, [wit::Portion]>,
+        bytes: Bytes<'a>,
+    },
 }
 
 /// A callback with its answer. Bytes stand here as their digest.
@@ -220,6 +225,8 @@ pub enum Returned {
     Flows(Vec<wit::FlowId>),
     /// `counters`.
     Counters(Box<wit::CounterSnapshot>),
+    /// `l4-tx-batch`.
+    BatchSent(Result<wit::BatchSent, wit::BatchError>),
 }
 
 /// Bytes that are borrowed from where they lie.
@@ -282,6 +289,7 @@ impl Call<'_> {
         match self {
             Self::L3Rx { now, .. }
             | Self::L4Tx { now, .. }
+            | Self::L4TxBatch { now, .. }
             | Self::L4TxFrom { now, .. }
             | Self::L4Poll { now }
             | Self::FlowVerdict { now, .. }
@@ -299,6 +307,7 @@ impl Call<'_> {
         match self {
             Self::L3Rx { .. } => "l3_rx",
             Self::L4Tx { .. } => "l4_tx",
+            Self::L4TxBatch { .. } => "l4_tx_batch",
             Self::L4TxFrom { .. } => "l4_tx_from",
             Self::L4Poll { .. } => "l4_poll",
             Self::FlowVerdict { .. } => "flow_verdict",

@@ -30,6 +30,12 @@ impl Output for Result<wit::Sent, wit::FlowError> {
     }
 }
 
+impl Output for Result<wit::BatchSent, wit::BatchError> {
+    fn returned(&self) -> Returned {
+        Returned::BatchSent(self.clone())
+    }
+}
+
 impl Output for wit::Deadline {
     fn returned(&self) -> Returned {
         Returned::Deadline(*self)

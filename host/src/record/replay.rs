@@ -211,6 +211,15 @@ impl<R: Read + Send + 'static> Engine<Shared<R>> {
                     guest.call_l4_tx(store, now, flow, data.0)
                 })
                 .map(drop),
+            Call::L4TxBatch {
+                now,
+                ref portions,
+                bytes,
+            } => self
+                .call(call, |guest, store| {
+                    guest.call_l4_tx_batch(store, now, bytes.0, portions)
+                })
+                .map(drop),
             Call::L4TxFrom {
                 now,
                 flow,

@@ -27,6 +27,9 @@ impl fmt::Display for Call<'_> {
                 write!(f, "{name}({} packets, {bytes:?})", packets.len())
             }
             Self::L4Tx { flow, data, .. } => write!(f, "{name}({}, {data:?})", FlowId(*flow)),
+            Self::L4TxBatch {
+                portions, bytes, ..
+            } => write!(f, "{name}({} portions, {bytes:?})", portions.len()),
             Self::L4TxFrom {
                 flow, local, data, ..
             } => {
@@ -111,7 +114,10 @@ impl fmt::Display for Returned {
             Self::Opened(Ok((flow, deadline))) => {
                 write!(f, "{}, {}", FlowId(*flow), Deadline(*deadline))
             }
-            Self::L3Rx(Err(error)) => write!(f, "{}", error.name()),
+            Self::BatchSent(Ok(sent)) => {
+                write!(f, "{}, {}", Taken(&sent.taken), Deadline(sent.deadline))
+            }
+            Self::L3Rx(Err(error)) | Self::BatchSent(Err(error)) => write!(f, "{}", error.name()),
             Self::Sent(Err(error)) | Self::Flow(Err(error)) | Self::Info(Err(error)) => {
                 write!(f, "{}", error.name())
             }
@@ -136,6 +142,25 @@ fn variant(value: &impl fmt::Debug) -> String {
         .iter()
         .map(|part| part.trim_end_matches(char::is_alphanumeric));
     before.chain([last]).collect()
+}
+
+struct Taken<'a>(&'a [Result<u32, wit::FlowError>]);
+
+impl fmt::Display for Taken<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [bytes, refused] = self
+            .0
+            .iter()
+            .fold([0, 0], |[bytes, refused], one| match one {
+                Ok(taken) => [bytes + u64::from(*taken), refused],
+                Err(_) => [bytes, refused + 1],
+            });
+        write!(f, "{bytes} taken of {} portions", self.0.len())?;
+        match refused {
+            0 => Ok(()),
+            refused => write!(f, ", {refused} refused"),
+        }
+    }
 }
 
 struct Deadline(wit::Deadline);

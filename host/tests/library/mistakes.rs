@@ -4,7 +4,8 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use l3l4_host::{
-    Batch, Component, ConfigurationItem, ConfigureError, Engine, Error, FlowError, FlowId, Instant,
+    Batch, Component, ConfigurationItem, ConfigureError, DataBatch, Engine, Error, FlowError,
+    FlowId, Instant,
 };
 
 use crate::application::Application;
@@ -89,6 +90,16 @@ fn a_batch_beyond_the_bound_is_refused_before_the_guest_sees_it() {
     let mut batch = Batch::new();
     batch.push(&vec![0; Batch::MAX_BYTES]);
     let outcome = engine.l3_rx(Instant(0), &batch);
+    assert!(
+        matches!(outcome, Err(Error::BatchTooLong(_))),
+        "{outcome:?}"
+    );
+    let mut batch = DataBatch::new();
+    batch.push(FlowId(7), &vec![0; DataBatch::MAX_BYTES - 32]);
+    let sent = engine.l4_tx_batch(Instant(0), &batch).unwrap();
+    assert_eq!(sent.taken, [Err(FlowError::UnknownFlow)]);
+    batch.push(FlowId(7), b"");
+    let outcome = engine.l4_tx_batch(Instant(0), &batch);
     assert!(
         matches!(outcome, Err(Error::BatchTooLong(_))),
         "{outcome:?}"

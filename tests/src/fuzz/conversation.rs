@@ -562,7 +562,17 @@ impl<'s, 'c, 'd> Tale<'s, 'c, 'd> {
             .one_of(&[1, 0, 100, 3000, 20_000, 100_000, 1 << 20]);
         // An error is an answer too: the contract's rules are the scene's to check.
         let _ = match self.choices.below(8) {
-            0..=3 => self.scene.tx(flow, &vec![7; length]).map(drop),
+            0..=2 => self.scene.tx(flow, &vec![7; length]).map(drop),
+            3 => {
+                let other = self.choices.one_of(&flows);
+                // Within the bounds of one call's batch.
+                let data = vec![7; length.min(1 << 18)];
+                let (first, second) = data.split_at(data.len() / 3);
+                let _ = self
+                    .scene
+                    .tx_batch(&[(flow, first), (other, &data), (flow, second)]);
+                Ok(())
+            }
             4 => self.scene.finish(flow),
             5 => self.scene.resume(flow),
             6 if self.choices.one_in(4) => self.scene.abort(flow),

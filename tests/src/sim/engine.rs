@@ -40,6 +40,8 @@ pub struct EngineEnd {
     past: Option<FlowId>,
     began: bool,
     talk: Talk,
+    /// The last data was given in a batch.
+    batches: bool,
     /// The UDP flow, and others that came by.
     others: BTreeMap<FlowId, Protocol>,
     opened_datagrams: Option<FlowId>,
@@ -122,6 +124,7 @@ impl EngineEnd {
             retired: false,
             outbox: Vec::new(),
             not_taken: 0,
+            batches: false,
             replies_lost: 0,
             baseline,
         }
@@ -343,6 +346,11 @@ impl EngineEnd {
             return true;
         }
         let piece = rest[..rest.len().min(PIECE)].to_vec();
+        self.batches = self.faults.batches && !self.batches;
+        if self.batches {
+            self.give_batch(flow, &piece);
+            return true;
+        }
         match self.scene.tx(flow, &piece) {
             Ok(taken) => {
                 self.ledger.given += taken;
@@ -352,6 +360,33 @@ impl EngineEnd {
             Err(other) => panic!("l4-tx: {other:?}"),
         }
         true
+    }
+
+    /// Gives a piece of the stream in two portions, with an echo between them.
+    fn give_batch(&mut self, flow: FlowId, piece: &[u8]) {
+        let (first, second) = piece.split_at(piece.len() / 3);
+        let may_echo = !self.scene.host().packets_kept();
+        let echo = may_echo.then(|| self.echoes.pop()).flatten();
+        let mut portions = vec![(flow, first)];
+        portions.extend(echo.iter().map(|(of, data)| (*of, &data[..])));
+        portions.push((flow, second));
+        let mut taken = self.scene.tx_batch(&portions);
+        let of_second = taken.pop().expect("an answer for each");
+        if let Some((_, data)) = echo {
+            match taken.pop().expect("an answer for each") {
+                Ok(taken) if taken == data.len() => self.datagrams.give(&data),
+                Ok(_) | Err(FlowError::UnknownFlow) => {}
+                Err(other) => panic!("l4-tx-batch of a datagram: {other:?}"),
+            }
+        }
+        match (taken.pop().expect("an answer for each"), of_second) {
+            (Ok(of_first), Ok(of_second)) => {
+                self.ledger.given += of_first + of_second;
+                self.talk.full = of_first + of_second < piece.len();
+            }
+            (Err(FlowError::Closing), Err(FlowError::Closing)) => self.talk.finished = true,
+            other => panic!("l4-tx-batch: {other:?}"),
+        }
     }
 
     /// Whether a call about datagrams was made.

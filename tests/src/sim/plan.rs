@@ -200,6 +200,9 @@ pub struct Faults {
     pub jumps: Vec<(Instant, i64)>,
     /// When the guest traps.
     pub restart: Option<Instant>,
+    /// The application gives every second piece in two portions of a batch: no fault,
+    /// but what a transfer that is timed does without.
+    pub batches: bool,
 }
 
 /// Where time begins: not at the origin, so that a clock can go back.
@@ -237,7 +240,10 @@ impl Plan {
             give_up: Duration::from_secs(100),
             congestion_control: CongestionControl::Cubic,
             links: [Impairments::none(delay), Impairments::none(delay)],
-            faults: [Faults::default(), Faults::default()],
+            faults: [0, 1].map(|_| Faults {
+                batches: true,
+                ..Faults::default()
+            }),
             datagrams: if ends.has_engine() { 40 } else { 0 },
             calm: START,
             after: After::Behaves,

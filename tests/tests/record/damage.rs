@@ -88,7 +88,7 @@ fn another_version_is_named() {
         record[7] = version;
         let text = read_error(record).to_string();
         assert!(
-            text.contains(&format!("version {version}")) && text.contains("reads version 3"),
+            text.contains(&format!("version {version}")) && text.contains("reads version 4"),
             "{text}"
         );
     }
@@ -122,7 +122,7 @@ fn noise_is_never_more_than_an_error() {
     for _ in 0..2000 {
         let length = random.below(200);
         let noise = random.bytes(length);
-        let behind_the_magic = [b"L3L4REC\x03", &noise[..]].concat();
+        let behind_the_magic = [b"L3L4REC\x04", &noise[..]].concat();
         let in_a_frame = file::wrapped([noise.clone()]);
         let behind_the_header = file::wrapped([header.clone(), noise.clone()]);
         for record in [noise, behind_the_magic, in_a_frame, behind_the_header] {

@@ -72,6 +72,10 @@ fn said_otherwise(frame: &Frame<'_>) -> Option<Frame<'static>> {
                     Returned::Sent(Ok(sent))
                 }
                 Returned::Sent(Err(_)) => Returned::Sent(Err(wit::FlowError::NotConfigured)),
+                Returned::BatchSent(Ok(mut sent)) => {
+                    sent.taken.pop();
+                    Returned::BatchSent(Ok(sent))
+                }
                 Returned::Opened(Ok((flow, deadline))) => {
                     Returned::Opened(Ok((flow + 1, deadline)))
                 }
@@ -88,7 +92,9 @@ fn said_otherwise(frame: &Frame<'_>) -> Option<Frame<'static>> {
                     counters.drops[3].packets += 1;
                     Returned::Counters(counters)
                 }
-                Returned::L3Rx(Err(_)) | Returned::Info(Err(_)) => return None,
+                Returned::L3Rx(Err(_)) | Returned::BatchSent(Err(_)) | Returned::Info(Err(_)) => {
+                    return None;
+                }
             };
             Frame::Outcome(Outcome::Returned(returned))
         }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use l3l4_host::record::{Report, replay};
 use l3l4_host::{
-    Batch, Builder, Callbacks, Component, Engine, Error, Event, FiveTuple, FlowId, FlowOptions,
-    Instant, Packets, Protocol, Refusal, Verdict,
+    Batch, Builder, Callbacks, Component, DataBatch, Engine, Error, Event, FiveTuple, FlowId,
+    FlowOptions, Instant, Packets, Protocol, Refusal, Verdict,
 };
 use l3l4_tests::craft::{Family, Peer, fragments, udp};
 use l3l4_tests::wire;
@@ -208,6 +208,12 @@ fn connections(story: &mut Story, family: Family) {
     story.poll();
     story.app().room = usize::MAX;
     story.poll();
+    // For two at once, of whom one does not exist.
+    let mut batch = DataBatch::new();
+    batch.push(flow, b"together");
+    batch.push(FlowId(u64::MAX), b"nobody's");
+    let now = story.later();
+    story.engine.l4_tx_batch(now, &batch).unwrap();
     // The end, from the peer's side first.
     let last = wire::read(story.app().sent.last().unwrap()).unwrap().tcp();
     peer.hear(&last);

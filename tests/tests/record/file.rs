@@ -5,7 +5,7 @@ use l3l4_host::record::Frame;
 
 /// The payloads of a record's complete frames, and where each frame ends.
 pub(crate) fn payloads(record: &[u8]) -> Vec<(&[u8], usize)> {
-    assert_eq!(record[..8], *b"L3L4REC\x03");
+    assert_eq!(record[..8], *b"L3L4REC\x04");
     let mut payloads = Vec::new();
     let mut at = 8;
     while let Some(length) = record.get(at..at + 4) {
@@ -38,7 +38,7 @@ pub(crate) fn record(frames: &[Frame<'_>]) -> Vec<u8> {
 
 /// A record with these payloads.
 pub(crate) fn wrapped(payloads: impl IntoIterator<Item = Vec<u8>>) -> Vec<u8> {
-    let mut record = b"L3L4REC\x03".to_vec();
+    let mut record = b"L3L4REC\x04".to_vec();
     for payload in payloads {
         let length = u32::try_from(payload.len()).unwrap().to_le_bytes();
         record.extend(length);

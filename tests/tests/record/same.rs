@@ -22,7 +22,7 @@ fn all_that_can_cross_the_border_is_replayed_identically() {
     assert_eq!(report.ending, Some(Ending::Whole));
     assert_eq!(report.packets_out, sent);
     assert_eq!((report.instances, report.traps), (1, 0));
-    assert_eq!(report.calls.len(), 12, "every export: {:?}", report.calls);
+    assert_eq!(report.calls.len(), 13, "every export: {:?}", report.calls);
     assert_eq!(report.callbacks.len(), 4, "{:?}", report.callbacks);
 }
 

@@ -8,6 +8,7 @@
 )]
 
 mod adversary;
+mod batch;
 mod close;
 mod configuration;
 mod datagrams;

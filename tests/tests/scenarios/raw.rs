@@ -36,6 +36,7 @@ fn before_configure_calls_are_refused_and_the_counters_are_zero() {
     let not_configured = |result: &Val| assert_eq!(refusal(result).0, "not-configured");
     not_configured(&raw.call("l3-rx", &[now.clone(), empty(), empty()]));
     not_configured(&raw.call("l4-tx", &[now.clone(), flow.clone(), empty()]));
+    not_configured(&raw.call("l4-tx-batch", &[now.clone(), empty(), empty()]));
     for name in ["flow-resume", "flow-finish", "flow-abort"] {
         not_configured(&raw.call(name, &[now.clone(), flow.clone()]));
     }
@@ -61,6 +62,9 @@ fn lengths_that_do_not_add_up_refuse_the_batch_and_nothing_of_it_is_looked_at() 
     for lengths in [&[19][..], &[21], &[], &[20, 1], &[u32::MAX, 21]] {
         let packets = Val::List(lengths.iter().copied().map(packet).collect());
         let result = raw.call("l3-rx", &[Val::U64(0), bytes(), packets]);
+        assert_eq!(refusal(&result).0, "length-mismatch", "{lengths:?}");
+        let portions = Val::List(lengths.iter().copied().map(portion).collect());
+        let result = raw.call("l4-tx-batch", &[Val::U64(0), bytes(), portions]);
         assert_eq!(refusal(&result).0, "length-mismatch", "{lengths:?}");
     }
     let Val::Record(counters) = raw.call("counters", &[]) else {
@@ -160,6 +164,13 @@ fn packet(length: u32) -> Val {
         ("length".into(), Val::U32(length)),
         ("segment-size".into(), Val::U16(0)),
         ("checksum".into(), Val::Enum("full".into())),
+    ])
+}
+
+fn portion(length: u32) -> Val {
+    Val::Record(vec![
+        ("flow".into(), Val::U64(0)),
+        ("length".into(), Val::U32(length)),
     ])
 }
 

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use l3l4_engine::{
-    BatchError, Config, CounterSnapshot, Event, FiveTuple, FlowError, FlowId, FlowOptions,
-    FlowSnapshot, Instant, OpenError, Packet, Sent, Verdict,
+    BatchError, BatchSent, Config, CounterSnapshot, Event, FiveTuple, FlowError, FlowId,
+    FlowOptions, FlowSnapshot, Instant, OpenError, Packet, Portion, Sent, Verdict,
 };
 use l3l4_tests::craft::seal;
 use l3l4_tests::dut::{Deadline, Dut, Native};
@@ -226,6 +226,16 @@ impl Dut for Faulty {
 
     fn l4_tx(&mut self, now: Instant, flow: FlowId, data: &[u8]) -> Result<Sent, FlowError> {
         let result = self.inner.l4_tx(now, flow, data);
+        self.after(result)
+    }
+
+    fn l4_tx_batch(
+        &mut self,
+        now: Instant,
+        bytes: &[u8],
+        portions: &[Portion],
+    ) -> Result<BatchSent, BatchError> {
+        let result = self.inner.l4_tx_batch(now, bytes, portions);
         self.after(result)
     }
 

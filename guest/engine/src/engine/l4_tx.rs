@@ -1,12 +1,17 @@
 //! Data out: take it for the flow that it belongs to.
 
+use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use super::Engine;
 use super::flows::is_usable;
 use crate::datagram::DatagramFlow;
 use crate::table::Kind;
-use crate::types::{Callbacks, FlowError, FlowId, Protocol};
+use crate::types::{Callbacks, FlowError, FlowId, Portion, Protocol};
+
+/// Flows of a batch that are fetched together: the slot and the connection are some 14
+/// lines of the cache, and a processor waits for a dozen or more lines at a time.
+const FETCHED: usize = 8;
 
 impl Engine {
     /// The slot of the flow that may be given this data, from `local` if that is
@@ -38,12 +43,41 @@ impl Engine {
         Ok(slot)
     }
 
+    /// Whether what is taken may go before the flow is settled: unless others wait for
+    /// the device, which come first.
+    pub(super) fn may_send_at_once(&self) -> bool {
+        self.touched.is_empty()
+    }
+
+    /// Takes the data of each portion, end to end in `bytes`, if it may be taken.
+    pub(super) fn take_batch(
+        &mut self,
+        bytes: &[u8],
+        portions: &[Portion],
+        callbacks: &mut dyn Callbacks,
+    ) -> Vec<Result<usize, FlowError>> {
+        let at_once = self.may_send_at_once();
+        let mut taken = Vec::with_capacity(portions.len());
+        let mut rest = bytes;
+        for group in portions.chunks(FETCHED) {
+            self.flows.fetch(group.iter().map(|portion| portion.flow));
+            for portion in group {
+                let (data, after) = rest.split_at(portion.length as usize);
+                rest = after;
+                let slot = self.may_take_data(portion.flow, None, data);
+                taken.push(slot.map(|slot| self.take_data(slot, None, data, at_once, callbacks)));
+            }
+        }
+        taken
+    }
+
     /// Takes data that may be taken. Returns how many bytes.
     pub(super) fn take_data(
         &mut self,
         slot: u32,
         local: Option<SocketAddr>,
         data: &[u8],
+        at_once: bool,
         callbacks: &mut dyn Callbacks,
     ) -> usize {
         let Some(flow) = self.flows.flow_mut(slot) else {
@@ -52,8 +86,6 @@ impl Engine {
         let taken = match &mut flow.kind {
             Kind::Waiting(_) => 0,
             Kind::Tcp(tcp) => {
-                // Those that wait for the device come first.
-                let at_once = self.touched.is_empty();
                 let mut turn = self.common.turn(callbacks);
                 let taken = tcp.l4_tx(&mut turn, &flow.tuple, data, at_once);
                 self.touch(slot);

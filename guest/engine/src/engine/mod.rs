@@ -26,8 +26,9 @@ use crate::tcp::secrets::Secrets;
 use crate::tcp::time_wait::TimeWaits;
 use crate::turn::Common;
 use crate::types::{
-    BatchError, Callbacks, Checksum, CloseReason, FiveTuple, FlowError, FlowId, FlowOptions,
-    FlowSnapshot, FlowState, Instant, OpenError, Packet, Sent, Timer, Verdict, sooner,
+    BatchError, BatchSent, Callbacks, Checksum, CloseReason, FiveTuple, FlowError, FlowId,
+    FlowOptions, FlowSnapshot, FlowState, Instant, OpenError, Packet, Portion, Sent, Timer,
+    Verdict, sooner,
 };
 
 /// One engine: one device, one thread. The contract of each call stands in
@@ -107,13 +108,10 @@ impl Engine {
         packets: &[Packet],
         callbacks: &mut dyn Callbacks,
     ) -> Result<Option<Instant>, BatchError> {
-        let total: u64 = packets.iter().map(|packet| u64::from(packet.length)).sum();
-        if total != bytes.len() as u64 {
-            return Err(BatchError::LengthMismatch);
-        }
+        add_up(packets.iter().map(|packet| packet.length), bytes)?;
         self.begin(now, callbacks);
         self.common.counters.l3_rx_packets += packets.len() as u64;
-        self.common.counters.l3_rx_bytes += total;
+        self.common.counters.l3_rx_bytes += bytes.len() as u64;
         let mut rest = bytes;
         for packet in packets {
             let (bytes, after) = rest.split_at(packet.length as usize);
@@ -139,9 +137,31 @@ impl Engine {
     ) -> Result<Sent, FlowError> {
         let slot = self.may_take_data(flow, None, data)?;
         self.begin(now, callbacks);
-        let taken = self.take_data(slot, None, data, callbacks);
+        let at_once = self.may_send_at_once();
+        let taken = self.take_data(slot, None, data, at_once, callbacks);
         let deadline = self.end(callbacks);
         Ok(Sent { taken, deadline })
+    }
+
+    /// Data to send on many flows, end to end in `bytes`: as `l4_tx` for each portion in
+    /// order. After one that was not taken whole, none of the flow's later ones is taken.
+    ///
+    /// # Errors
+    ///
+    /// When the portions' lengths do not add up to the length of the bytes; nothing
+    /// was taken.
+    pub fn l4_tx_batch(
+        &mut self,
+        now: Instant,
+        bytes: &[u8],
+        portions: &[Portion],
+        callbacks: &mut dyn Callbacks,
+    ) -> Result<BatchSent, BatchError> {
+        add_up(portions.iter().map(|portion| portion.length), bytes)?;
+        self.begin(now, callbacks);
+        let taken = self.take_batch(bytes, portions, callbacks);
+        let deadline = self.end(callbacks);
+        Ok(BatchSent { taken, deadline })
     }
 
     /// One UDP datagram from another source address than the flow's.
@@ -159,7 +179,7 @@ impl Engine {
     ) -> Result<Sent, FlowError> {
         let slot = self.may_take_data(flow, Some(local), data)?;
         self.begin(now, callbacks);
-        let taken = self.take_data(slot, Some(local), data, callbacks);
+        let taken = self.take_data(slot, Some(local), data, true, callbacks);
         let deadline = self.end(callbacks);
         Ok(Sent { taken, deadline })
     }
@@ -476,6 +496,14 @@ impl Engine {
         } else {
             self.arm(slot, Due::Limit, at);
         }
+    }
+}
+
+/// Whether a batch's items are what its bytes hold.
+fn add_up(lengths: impl Iterator<Item = u32>, bytes: &[u8]) -> Result<(), BatchError> {
+    match lengths.map(u64::from).sum::<u64>() == bytes.len() as u64 {
+        true => Ok(()),
+        false => Err(BatchError::LengthMismatch),
     }
 }
 

@@ -63,6 +63,9 @@ pub(crate) struct Connection {
     wants_room: bool,
     /// What may go went already in this call.
     pub(super) all_went: bool,
+    /// Something was not taken in this call, so nothing that follows is, whatever room
+    /// the call may find meanwhile: a guard, since no such room is known.
+    took_less: bool,
     /// The host has sent all.
     finish: bool,
     /// How the connection ended, before the flow has.
@@ -176,6 +179,7 @@ impl Connection {
             held: false,
             wants_room: agreed.wants_room,
             all_went: false,
+            took_less: false,
             finish: agreed.finish,
             end: None,
             bytes_received: 0,
@@ -215,6 +219,7 @@ impl Connection {
         data: &[u8],
         at_once: bool,
     ) -> usize {
+        let data = if self.took_less { &[] } else { data };
         let mut fresh = self.send.take(turn.pool, data);
         let taken = fresh.len();
         self.all_went = at_once && self.send_data(turn, tuple, &mut fresh);
@@ -223,8 +228,9 @@ impl Connection {
             self.moved = turn.now;
             self.bytes_sent += taken as u64;
         }
+        self.took_less |= taken < data.len();
         // An earlier promise of room stays.
-        self.wants_room |= taken < data.len();
+        self.wants_room |= self.took_less;
         taken
     }
 
@@ -287,6 +293,7 @@ impl Connection {
             self.told.established = true;
             turn.callbacks.flow_event(id, Event::Established);
         }
+        self.took_less = false;
         self.deliver(id, turn);
         if self.finish {
             self.begin_finish();

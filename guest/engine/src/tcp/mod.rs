@@ -160,6 +160,13 @@ impl TcpFlow {
         }
     }
 
+    /// Reads what a call will read; see [`Connection::fetch`].
+    pub(crate) fn fetch(&self) {
+        if let Self::Connection(connection) = self {
+            connection.fetch();
+        }
+    }
+
     /// Whether bytes may be given to `l4_tx`.
     pub(crate) fn may_take(&self) -> Result<(), FlowError> {
         let (ended, finished) = match self {
