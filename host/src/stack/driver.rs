@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -16,6 +17,7 @@ use super::border::Border;
 use super::device::PacketDevice;
 use super::error::refused;
 use super::flow::{Flow, Opened};
+use super::gathered::{Gathered, Sending};
 use super::inbox::Inbox;
 use super::metrics::Metrics;
 use super::queue::Queue;
@@ -59,6 +61,8 @@ pub(super) struct Driver<D: PacketDevice> {
     batch: Batch,
     /// The flows of this turn, kept for its memory.
     attended: Vec<FlowId>,
+    /// What the flows of this turn have to send.
+    gathered: Gathered,
     /// The SYNs that told peers of a lost connection, and until when they stand.
     told: VecDeque<(Instant, FlowId)>,
 }
@@ -78,6 +82,7 @@ impl<D: PacketDevice> Driver<D> {
             timer: Box::pin(tokio::time::sleep_until(start)),
             batch: Batch::new(),
             attended: Vec::new(),
+            gathered: Gathered::default(),
             told: VecDeque::new(),
         }
     }
@@ -199,15 +204,18 @@ impl<D: PacketDevice> Driver<D> {
     }
 
     fn attend_all(&mut self, now: Instant) -> Result<(), Error> {
-        let mut attended = std::mem::take(&mut self.attended);
+        let mut attended = mem::take(&mut self.attended);
         self.inbox.take(&mut attended);
         for id in attended.drain(..) {
             if let Some(flow) = self.engine.callbacks().flow(id) {
-                self.attend(now, &flow)?;
+                self.attend(now, flow)?;
+            }
+            if self.gathered.batch.is_full() {
+                self.send_gathered(now)?;
             }
         }
         self.attended = attended;
-        Ok(())
+        self.send_gathered(now)
     }
 
     /// Tells the peers of connections that went with their engine, which else would
@@ -217,7 +225,7 @@ impl<D: PacketDevice> Driver<D> {
     /// 9293 3.5.1).
     fn tell_lost(&mut self, now: Instant) -> Result<(), Error> {
         let options = FlowOptions::default();
-        for tuple in std::mem::take(&mut self.engine.callbacks_mut().lost) {
+        for tuple in mem::take(&mut self.engine.callbacks_mut().lost) {
             match self.engine.flow_open(now, &tuple, options) {
                 Ok((id, deadline)) => {
                     self.deadline = deadline;
@@ -239,8 +247,9 @@ impl<D: PacketDevice> Driver<D> {
         Ok(())
     }
 
-    /// Does for one flow what its application wants.
-    fn attend(&mut self, now: Instant, flow: &Flow) -> Result<(), Error> {
+    /// Does for one flow what its application wants, but for data that goes with that
+    /// of other flows.
+    fn attend(&mut self, now: Instant, flow: Arc<Flow>) -> Result<(), Error> {
         let work = flow.take_work();
         if let Some(verdict) = work.verdict {
             self.count(&verdict);
@@ -257,12 +266,67 @@ impl<D: PacketDevice> Driver<D> {
             let deadline = self.engine.flow_resume(now, flow.id);
             self.note(now, deadline)?;
         }
-        let rest = self.send(now, flow, work.outgoing)?;
-        if flow.sent(rest) {
+        let sending = Sending {
+            flow,
+            queue: work.outgoing,
+            inquiries: work.inquiries,
+        };
+        match self.gathered.add(sending) {
+            Some(sending) => self.send_rest(now, sending),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends what was gathered in one call, and then what those flows have beside it.
+    fn send_gathered(&mut self, now: Instant) -> Result<(), Error> {
+        let mut gathered = mem::take(&mut self.gathered);
+        let mut taken = Vec::new();
+        // A single piece goes as well with the rest.
+        if gathered.batch.len() > 1 {
+            match self.engine.l4_tx_batch(now, &gathered.batch) {
+                Ok(sent) => {
+                    self.deadline = sent.deadline;
+                    taken = sent.taken;
+                }
+                // A trap: the flows are gone, as those hear that go on below.
+                Err(error) => self.note(now, Err(error))?,
+            }
+        }
+        let lengths = gathered.batch.portions().iter();
+        let mut pieces = lengths.map(|portion| portion.length as usize).zip(taken);
+        for (mut sending, portions) in gathered.flows.drain(..) {
+            let mut all = true;
+            for (length, taken) in pieces.by_ref().take(portions) {
+                if all {
+                    let taken = taken.map_err(Error::Flow);
+                    let taken = self.note_sent(now, taken)?;
+                    all = self.advance(&sending.flow, &mut sending.queue, length, taken);
+                }
+            }
+            match all {
+                true => self.send_rest(now, sending)?,
+                false => self.give_back(now, sending)?,
+            }
+        }
+        gathered.batch.clear();
+        self.gathered = gathered;
+        Ok(())
+    }
+
+    /// Sends until nothing is left or the engine takes no more.
+    fn send_rest(&mut self, now: Instant, mut sending: Sending) -> Result<(), Error> {
+        while !sending.queue.is_empty() && self.send_piece(now, &mut sending)? {}
+        self.give_back(now, sending)
+    }
+
+    /// What was not taken goes back to the flow, and what comes after data follows.
+    fn give_back(&mut self, now: Instant, sending: Sending) -> Result<(), Error> {
+        let flow = sending.flow;
+        if flow.sent(sending.queue) {
             let deadline = self.engine.flow_finish(now, flow.id);
             self.note(now, deadline)?;
         }
-        for inquiry in work.inquiries {
+        for inquiry in sending.inquiries {
             match self.engine.flow_info(flow.id) {
                 Ok(info) => drop(inquiry.send(info)),
                 Err(error) => self.note(now, Err(error))?,
@@ -271,75 +335,68 @@ impl<D: PacketDevice> Driver<D> {
         Ok(())
     }
 
-    /// Sends until nothing is left or the engine takes no more. Returns what is left.
-    fn send(&mut self, now: Instant, flow: &Flow, mut queue: Queue) -> Result<Queue, Error> {
-        while !queue.is_empty() {
-            let all = match flow.tuple.protocol {
-                Protocol::Tcp => self.send_stream(now, flow.id, &mut queue)?,
-                Protocol::Udp | Protocol::IcmpEcho => {
-                    self.send_datagram(now, flow.id, &mut queue)?
-                }
-            };
-            if !all {
-                break;
+    /// Sends a piece of a stream, or a datagram. Says whether it is done with.
+    fn send_piece(&mut self, now: Instant, sending: &mut Sending) -> Result<bool, Error> {
+        let Sending { flow, queue, .. } = sending;
+        let (length, sent) = match queue.front_datagram() {
+            Some((data, datagram)) => {
+                let sent = match datagram.source {
+                    None => self.engine.l4_tx(now, flow.id, data),
+                    Some(source) => self.engine.l4_tx_from(now, flow.id, source, data),
+                };
+                (data.len(), sent)
             }
-        }
-        Ok(queue)
-    }
-
-    /// Says whether all of the piece was taken.
-    fn send_stream(&mut self, now: Instant, id: FlowId, queue: &mut Queue) -> Result<bool, Error> {
-        let piece = queue.front();
-        let length = piece.len();
-        let sent = self.engine.l4_tx(now, id, piece);
-        match self.note_sent(now, sent)? {
-            Some(taken) => {
-                queue.advance(taken);
-                Ok(taken == length)
-            }
-            // The flow is ending, and the data with it.
             None => {
-                queue.clear();
-                Ok(true)
+                let piece = queue.front();
+                (piece.len(), self.engine.l4_tx(now, flow.id, piece))
             }
-        }
-    }
-
-    /// Says whether the datagram is done with.
-    fn send_datagram(
-        &mut self,
-        now: Instant,
-        id: FlowId,
-        queue: &mut Queue,
-    ) -> Result<bool, Error> {
-        let Some((data, datagram)) = queue.front_datagram() else {
-            return Ok(true);
         };
-        let sent = match datagram.source {
-            None => self.engine.l4_tx(now, id, data),
-            Some(source) => self.engine.l4_tx_from(now, id, source, data),
-        };
-        match self.note_sent(now, sent)? {
-            Some(taken) if taken < datagram.length => return Ok(false),
-            Some(_) => {}
-            None => self.engine.callbacks_mut().tally.datagrams_refused += 1,
-        }
-        queue.advance_datagram();
-        Ok(true)
+        let taken = sent.map(|Sent { taken, deadline }| {
+            self.deadline = deadline;
+            taken
+        });
+        let taken = self.note_sent(now, taken)?;
+        Ok(self.advance(flow, queue, length, taken))
     }
 
     /// How much was taken; `None` when the flow takes nothing any more.
     fn note_sent(
         &mut self,
         now: Instant,
-        sent: Result<Sent, Error>,
+        taken: Result<usize, Error>,
     ) -> Result<Option<usize>, Error> {
-        match sent {
-            Ok(Sent { taken, deadline }) => {
-                self.deadline = deadline;
-                Ok(Some(taken))
-            }
+        match taken {
+            Ok(taken) => Ok(Some(taken)),
             Err(error) => self.note(now, Err(error)).map(|()| None),
+        }
+    }
+
+    /// Removes what was taken of the piece in front. Says whether it is done with.
+    fn advance(
+        &mut self,
+        flow: &Flow,
+        queue: &mut Queue,
+        length: usize,
+        taken: Option<usize>,
+    ) -> bool {
+        match (flow.tuple.protocol, taken) {
+            (Protocol::Tcp, Some(taken)) => {
+                queue.advance(taken);
+                taken == length
+            }
+            // The flow is ending, and the data with it.
+            (Protocol::Tcp, None) => {
+                queue.clear();
+                true
+            }
+            (Protocol::Udp | Protocol::IcmpEcho, Some(taken)) if taken < length => false,
+            (Protocol::Udp | Protocol::IcmpEcho, taken) => {
+                if taken.is_none() {
+                    self.engine.callbacks_mut().tally.datagrams_refused += 1;
+                }
+                queue.advance_datagram();
+                true
+            }
         }
     }
 

@@ -106,7 +106,8 @@
 //! `device.rs` (`poll_receive`) → `spread.rs` (whose is it) → `driver.rs` (`l3_rx`) → the
 //! engine → `border.rs` (`l4_rx`) → `flow.rs` (queues of one flow) → `tcp.rs`,
 //! `datagrams.rs` (the application's task). Back: `flow.rs` → `inbox.rs` (which flows
-//! want something) → `driver.rs` (`l4_tx`) → the engine → `border.rs` (`l3_tx`) →
+//! want something) → `driver.rs` (`l4_tx`, or `l4_tx_batch` of what is in `gathered.rs`) →
+//! the engine → `border.rs` (`l3_tx`) →
 //! `device.rs`.
 
 mod border;
@@ -117,6 +118,7 @@ mod device;
 mod driver;
 mod error;
 mod flow;
+mod gathered;
 mod inbox;
 mod incoming;
 mod metrics;

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::budget::FLOOR;
+use crate::{DataBatch, FlowId};
 
 /// What a datagram counts beside its bytes, so that empty ones are bounded too.
 const DATAGRAM_OVERHEAD: usize = 64;
@@ -61,6 +62,33 @@ impl Queue {
     /// The first bytes of a stream that lie in one piece.
     pub(super) fn front(&self) -> &[u8] {
         self.bytes.as_slices().0
+    }
+
+    /// Pushes the pieces at the front that are short to a batch that is not full: of a
+    /// stream its first piece, of datagrams those that leave from the flow's own
+    /// address, up to an empty one, which would be given up behind one that was not
+    /// taken. Says how many.
+    pub(super) fn gather(&mut self, id: FlowId, batch: &mut DataBatch) -> usize {
+        let before = batch.len();
+        if self.datagrams.is_empty() {
+            let piece = self.front();
+            if (1..=DataBatch::SHORT_BYTES).contains(&piece.len()) {
+                batch.push(id, piece);
+            }
+            return batch.len() - before;
+        }
+        let mut rest = &*self.bytes.make_contiguous();
+        for datagram in &self.datagrams {
+            let is_long = datagram.length > DataBatch::SHORT_BYTES;
+            let would_be_lost = datagram.length == 0 && batch.len() > before;
+            if is_long || would_be_lost || datagram.source.is_some() || batch.is_full() {
+                break;
+            }
+            let (data, after) = rest.split_at(datagram.length);
+            batch.push(id, data);
+            rest = after;
+        }
+        batch.len() - before
     }
 
     /// Removes bytes from the front of a stream.
@@ -138,6 +166,48 @@ mod tests {
         queue.advance(199_990);
         assert!(queue.bytes.capacity() <= 4 * FLOOR);
         assert_eq!(queue.front(), [1; 10]);
+    }
+
+    #[test]
+    fn short_pieces_are_gathered_from_the_front_and_stay() {
+        let gathered = |queue: &mut Queue| {
+            let mut batch = DataBatch::new();
+            let count = queue.gather(FlowId(7), &mut batch);
+            let portions = batch.portions().iter();
+            let lengths: Vec<u32> = portions.map(|portion| portion.length).collect();
+            assert_eq!(count, lengths.len());
+            lengths
+        };
+        let mut stream = Queue::default();
+        assert_eq!(gathered(&mut stream), [0u32; 0]);
+        stream.push(&[1; DataBatch::SHORT_BYTES], usize::MAX);
+        let short = u32::try_from(DataBatch::SHORT_BYTES).unwrap();
+        assert_eq!(gathered(&mut stream), [short]);
+        stream.push(b"!", usize::MAX);
+        assert_eq!(gathered(&mut stream), [0u32; 0]);
+        assert_eq!(stream.weight(), DataBatch::SHORT_BYTES + 1);
+
+        let source = Some("[::1]:1".parse().unwrap());
+        for (lengths, expected) in [
+            (&[(0, None), (1, None), (2, None)][..], &[0, 1, 2][..]),
+            (&[(1, None), (0, None), (2, None)], &[1]),
+            (&[(1, None), (2, source), (3, None)], &[1]),
+            (&[(1, source), (2, None)], &[]),
+            (&[(3, None), (DataBatch::SHORT_BYTES + 1, None)], &[3]),
+        ] {
+            let mut datagrams = Queue::default();
+            for (length, source) in lengths {
+                datagrams.push_datagram(&vec![9; *length], *source, usize::MAX);
+            }
+            assert_eq!(gathered(&mut datagrams), expected);
+        }
+
+        let mut many = Queue::default();
+        for _ in 0..200 {
+            many.push_datagram(&[5; 1000], None, usize::MAX);
+        }
+        let most = DataBatch::GOOD_BYTES / (1000 + 32) + 1;
+        assert_eq!(gathered(&mut many).len(), most);
     }
 
     #[test]

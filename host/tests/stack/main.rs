@@ -12,3 +12,4 @@ mod incoming;
 mod link;
 mod service;
 mod streams;
+mod together;

@@ -1,0 +1,190 @@
+//! What many flows have to send in a turn goes to the engine in one call.
+
+use std::fs::{self, File};
+use std::future::Future;
+use std::io::{BufReader, Seek};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use l3l4_host::record::{Call, Frame, Reader};
+use l3l4_host::stack::{Builder, ChannelDevice, Incoming, Stack, TcpStream, UdpFlow};
+use l3l4_host::{DataBatch, FlowOptions};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+use crate::link::{SERVER, address, engine, incoming_tcp};
+
+/// On one thread: the driver has its turn when no flow's task has anything to write.
+fn run_on_one_thread(story: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.unwrap().block_on(async {
+        let told = tokio::time::timeout(Duration::from_secs(60), story).await;
+        assert!(told.is_ok(), "the story hangs");
+    });
+}
+
+/// Two stacks with so many packets between them each way.
+fn linked(packets: usize, server: Builder) -> (Stack, Stack) {
+    let (to_server, packets_in) = mpsc::channel(packets);
+    let (packets_out, from_server) = mpsc::channel(packets);
+    let near = ChannelDevice::new(from_server, to_server, 1500);
+    let far = ChannelDevice::new(packets_in, packets_out, 1500);
+    let client = Stack::builder().engine(engine());
+    (client.start(near).unwrap(), server.start(far).unwrap())
+}
+
+async fn connection(client: &Stack, server: &Stack, port: u16) -> (TcpStream, TcpStream) {
+    let local = (address("10.0.0.1:1").ip(), port).into();
+    let open = client.connect(local, address(SERVER), FlowOptions::default());
+    let accept = async { incoming_tcp(server).await.accept(FlowOptions::default()) };
+    let (near, far) = tokio::join!(open, accept);
+    (near.unwrap(), far)
+}
+
+async fn datagrams(client: &Stack, server: &Stack) -> (UdpFlow, UdpFlow) {
+    let (local, peer) = (address("10.0.0.1:9"), address(SERVER));
+    let near = client.open_udp(local, peer, FlowOptions::default()).await;
+    let near = near.unwrap();
+    near.send(b"hello").await.unwrap();
+    let Incoming::Udp(far) = server.accept().await.unwrap() else {
+        panic!("the flow of datagrams");
+    };
+    let far = far.accept(FlowOptions::default());
+    assert_eq!(far.recv_vec().await.unwrap(), b"hello");
+    (near, far)
+}
+
+/// Bytes whose place and flow show.
+fn pattern(flow: usize, length: usize) -> Vec<u8> {
+    let bytes = (0..length).map(|at| (at * 7 + at / 251 + flow).to_le_bytes()[0]);
+    bytes.collect()
+}
+
+/// A file for a record, gone when it is closed.
+fn unnamed_file() -> File {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let name = format!("l3l4-together-{}-{number}", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let mut options = File::options();
+    let file = options.read(true).write(true).create_new(true).open(&path);
+    fs::remove_file(path).unwrap();
+    file.unwrap()
+}
+
+/// How many portions each `l4_tx_batch` of a record has.
+fn batches(record: File) -> Vec<usize> {
+    let mut reader = Reader::new(BufReader::new(record)).unwrap();
+    let mut batches = Vec::new();
+    while let Some(frame) = reader.next_frame().unwrap() {
+        if let Frame::Call(Call::L4TxBatch { portions, .. }) = frame {
+            batches.push(portions.len());
+        }
+    }
+    batches
+}
+
+#[test]
+fn what_many_flows_write_at_once_goes_in_one_call() {
+    const FLOWS: u16 = 40;
+    let mut record = unnamed_file();
+    let server = Stack::builder().engine(engine());
+    let server = server.record(record.try_clone().unwrap());
+    run_on_one_thread(async {
+        let (client, server) = linked(256, server);
+        let mut pairs = Vec::new();
+        for port in 2000..2000 + FLOWS {
+            pairs.push(connection(&client, &server, port).await);
+        }
+        let (near, far) = datagrams(&client, &server).await;
+
+        for (flow, (_, far)) in pairs.iter_mut().enumerate() {
+            far.write_all(&pattern(flow, 100 + flow)).await.unwrap();
+        }
+        for length in 0..20 {
+            far.send(&pattern(length, length)).await.unwrap();
+        }
+        for (flow, (near, _)) in pairs.iter_mut().enumerate() {
+            let mut got = vec![0; 100 + flow];
+            near.read_exact(&mut got).await.unwrap();
+            assert!(got == pattern(flow, 100 + flow), "flow {flow}");
+        }
+        for length in 0..20 {
+            assert_eq!(near.recv_vec().await.unwrap(), pattern(length, length));
+        }
+        server.shutdown().await;
+    });
+    record.rewind().unwrap();
+    let batches = batches(record);
+    assert!(batches.contains(&(usize::from(FLOWS) + 20)), "{batches:?}");
+}
+
+/// Short pieces and long ones, more than the engine takes, to a device that takes
+/// little: parts of a batch come back, and nothing is lost or doubled.
+#[test]
+fn what_is_not_taken_of_a_batch_goes_later_in_order() {
+    const FLOWS: u16 = 24;
+    const LENGTH: usize = 60_000;
+    let mut record = unnamed_file();
+    let server = Stack::builder().engine(engine().tcp_send_buffer(4096));
+    let server = server.send_queue(6000).record(record.try_clone().unwrap());
+    run_on_one_thread(async {
+        let (client, server) = linked(4, server);
+        let mut pairs = Vec::new();
+        for port in 2000..2000 + FLOWS {
+            pairs.push(connection(&client, &server, port).await);
+        }
+        let mut tasks = Vec::new();
+        for (flow, (near, far)) in pairs.into_iter().enumerate() {
+            tasks.push(tokio::spawn(write_in_pieces(flow, far, LENGTH)));
+            tasks.push(tokio::spawn(read_all(flow, near, LENGTH)));
+        }
+        let (near, far) = datagrams(&client, &server).await;
+        let sending = tokio::spawn(async move {
+            for number in 0..500 {
+                let length = number % 7 * 300;
+                far.send(&pattern(number, length)).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            far
+        });
+        // An empty one that the device does not take is given up, and takes no other
+        // with it.
+        for number in (0..500).filter(|number| number % 7 > 0) {
+            let mut got = near.recv_vec().await.unwrap();
+            while got.is_empty() {
+                got = near.recv_vec().await.unwrap();
+            }
+            assert!(got == pattern(number, number % 7 * 300), "{number}");
+        }
+        drop(sending.await.unwrap());
+        for task in tasks {
+            task.await.unwrap();
+        }
+        server.shutdown().await;
+    });
+    record.rewind().unwrap();
+    let batches = batches(record);
+    assert!(batches.iter().any(|portions| *portions > 2), "{batches:?}");
+}
+
+async fn write_in_pieces(flow: usize, mut stream: TcpStream, length: usize) {
+    let data = pattern(flow, length);
+    let lengths = [1, 100, 1460, DataBatch::SHORT_BYTES, 20_000];
+    let (mut rest, mut turn) = (&data[..], flow);
+    while !rest.is_empty() {
+        let (piece, after) = rest.split_at(lengths[turn % lengths.len()].min(rest.len()));
+        stream.write_all(piece).await.unwrap();
+        rest = after;
+        turn += 1;
+    }
+    stream.shutdown().await.unwrap();
+}
+
+async fn read_all(flow: usize, mut stream: TcpStream, length: usize) {
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).await.unwrap();
+    assert!(got == pattern(flow, length), "flow {flow}: {}", got.len());
+}
