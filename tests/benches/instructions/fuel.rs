@@ -100,6 +100,17 @@ impl Guest {
                 let data = Val::List(self.data[..*length].to_vec());
                 self.call("l4-tx", &[now, Val::U64(*flow), data])
             }
+            Call::L4TxBatch(flows, length) => {
+                let data = Val::List(self.data[..flows.len() * length].to_vec());
+                let portion = |flow: &u64| {
+                    Val::Record(vec![
+                        ("flow".into(), Val::U64(*flow)),
+                        ("length".into(), Val::U32(u32::try_from(*length).unwrap())),
+                    ])
+                };
+                let portions = Val::List(flows.iter().map(portion).collect());
+                self.call("l4-tx-batch", &[now, data, portions])
+            }
             Call::FlowFinish(flow) => self.call("flow-finish", &[now, Val::U64(*flow)]),
             Call::L4Poll => self.call("l4-poll", &[now]),
         }

@@ -3,7 +3,8 @@
 //! the same for whoever is measured, and the answers too.
 
 use l3l4_engine::{
-    Callbacks, Config, Engine, Event, FiveTuple, FlowId, FlowOptions, Instant, Packet, Verdict,
+    Callbacks, Config, Engine, Event, FiveTuple, FlowId, FlowOptions, Instant, Packet, Portion,
+    Verdict,
 };
 use l3l4_tests::craft::{Family, Peer, udp};
 use l3l4_tests::scene::described;
@@ -42,6 +43,10 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         rehearse: tcp_out_batch,
     },
     Operation {
+        name: "TCP out, 1,400 B to each of 32 flows, their ACKs",
+        rehearse: tcp_out_to_many,
+    },
+    Operation {
         name: "TCP in, 2 x 1,400 B in the wrong order, the ACKs",
         rehearse: out_of_order,
     },
@@ -64,6 +69,8 @@ pub(crate) const OPERATIONS: &[Operation] = &[
 pub(crate) enum Call {
     L3Rx(Vec<u8>, Vec<Packet>),
     L4Tx(u64, usize),
+    /// As many bytes for each flow.
+    L4TxBatch(Vec<u64>, usize),
     FlowFinish(u64),
     L4Poll,
 }
@@ -232,6 +239,22 @@ fn tcp_out_batch(rehearsal: &mut Rehearsal) {
     rehearsal.repeat(|now| now.send(&mut peer, flow, BATCH));
 }
 
+fn tcp_out_to_many(rehearsal: &mut Rehearsal) {
+    let ports = 40_000..40_000 + u16::try_from(BATCH).unwrap();
+    let connected = ports.map(|port| rehearsal.connect(port));
+    let (mut peers, flows): (Vec<Peer>, Vec<u64>) = connected.unzip();
+    rehearsal.repeat(|now| {
+        let sent = now.call(Call::L4TxBatch(flows.clone(), SEGMENT));
+        let acks = peers.iter_mut().zip(&sent).map(|(peer, segment)| {
+            peer.hear(segment);
+            peer.ack().into()
+        });
+        let acks: Vec<_> = acks.collect();
+        assert_eq!(acks.len(), BATCH, "a segment of each");
+        now.l3_rx(acks);
+    });
+}
+
 fn out_of_order(rehearsal: &mut Rehearsal) {
     let (mut peer, _) = rehearsal.connect(40_000);
     rehearsal.repeat(|now| {
@@ -291,6 +314,17 @@ pub(crate) fn make(
             let data = &data[..*length];
             let sent = engine.l4_tx(now, FlowId(*flow), data, callbacks).unwrap();
             assert_eq!(sent.taken, *length);
+            sent.deadline
+        }
+        Call::L4TxBatch(flows, length) => {
+            let portion = |flow: &u64| Portion {
+                flow: FlowId(*flow),
+                length: u32::try_from(*length).unwrap(),
+            };
+            let portions: Vec<_> = flows.iter().map(portion).collect();
+            let data = &data[..flows.len() * length];
+            let sent = engine.l4_tx_batch(now, data, &portions, callbacks).unwrap();
+            assert!(sent.taken.iter().all(|taken| *taken == Ok(*length)));
             sent.deadline
         }
         Call::FlowFinish(flow) => engine.flow_finish(now, FlowId(*flow), callbacks).unwrap(),

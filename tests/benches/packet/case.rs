@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant as Stopwatch};
 
+use l3l4_host::DataBatch;
 use l3l4_tests::craft::{Family, Peer, udp};
 use l3l4_tests::wire;
 
@@ -51,7 +52,7 @@ enum Kind {
     },
 }
 
-/// One call of `l4_tx` a flow, then the ACKs.
+/// Data for one flow or for many, given at once, then the ACKs.
 struct Sending {
     flows: Vec<(u64, usize)>,
     acks: Option<Packets>,
@@ -275,10 +276,14 @@ impl Case {
         let before = self.machine.record().packets;
         let start = Stopwatch::now();
         for Sending { flows, acks } in &sendings {
-            for (flow, length) in flows {
-                self.now += CALLS_ARE_APART;
-                let taken = self.machine.send(self.now, *flow, &self.data[..*length]);
-                assert_eq!(taken, *length);
+            self.now += CALLS_ARE_APART;
+            if flows.len() > 1 && self.load.payload() <= DataBatch::SHORT_BYTES {
+                self.machine.send_all(self.now, flows, &self.data);
+            } else {
+                for (flow, length) in flows {
+                    let taken = self.machine.send(self.now, *flow, &self.data[..*length]);
+                    assert_eq!(taken, *length);
+                }
             }
             if let Some(acks) = acks {
                 self.machine.receive(self.now, acks);

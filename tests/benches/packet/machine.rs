@@ -44,6 +44,8 @@ pub(crate) trait Machine {
     fn receive(&mut self, now: u64, packets: &Packets);
     /// Returns how many bytes were taken.
     fn send(&mut self, now: u64, flow: u64, data: &[u8]) -> usize;
+    /// Gives the front of `data` to each flow, `length` bytes, which are taken.
+    fn send_all(&mut self, now: u64, flows: &[(u64, usize)], data: &[u8]);
     fn poll(&mut self, now: u64);
     fn record(&mut self) -> &mut Record;
 }
@@ -124,6 +126,12 @@ impl Machine for OfBaseline {
         sent.unwrap().taken
     }
 
+    fn send_all(&mut self, now: u64, flows: &[(u64, usize)], data: &[u8]) {
+        for (flow, length) in flows {
+            assert_eq!(self.send(now, *flow, &data[..*length]), *length);
+        }
+    }
+
     fn poll(&mut self, now: u64) {
         self.0.l4_poll(engine::Instant(now), &mut self.1);
     }
@@ -133,7 +141,7 @@ impl Machine for OfBaseline {
     }
 }
 
-struct Native(engine::Engine, Record);
+struct Native(engine::Engine, Record, (Vec<u8>, Vec<engine::Portion>));
 
 pub(crate) fn native(settings: Settings) -> Box<dyn Machine> {
     let mut config = engine::Config::new(SEED);
@@ -142,7 +150,7 @@ pub(crate) fn native(settings: Settings) -> Box<dyn Machine> {
     config.tcp_receive_buffer = length(settings.buffers.receive);
     config.tcp_send_buffer = length(settings.buffers.send);
     let engine = engine::Engine::new(config).unwrap();
-    Box::new(Native(engine, Record::default()))
+    Box::new(Native(engine, Record::default(), Default::default()))
 }
 
 impl Machine for Native {
@@ -160,6 +168,23 @@ impl Machine for Native {
         let (now, flow) = (engine::Instant(now), engine::FlowId(flow));
         let sent = self.0.l4_tx(now, flow, data, &mut self.1);
         sent.unwrap().taken
+    }
+
+    fn send_all(&mut self, now: u64, flows: &[(u64, usize)], data: &[u8]) {
+        let (bytes, portions) = &mut self.2;
+        bytes.clear();
+        portions.clear();
+        for (flow, length) in flows {
+            bytes.extend_from_slice(&data[..*length]);
+            portions.push(engine::Portion {
+                flow: engine::FlowId(*flow),
+                length: u32::try_from(*length).unwrap(),
+            });
+        }
+        let now = engine::Instant(now);
+        let sent = self.0.l4_tx_batch(now, bytes, portions, &mut self.1);
+        let taken = sent.unwrap().taken.into_iter().map(Result::unwrap);
+        assert!(taken.eq(flows.iter().map(|(_, length)| *length)));
     }
 
     fn poll(&mut self, now: u64) {
@@ -191,7 +216,7 @@ impl engine::Callbacks for Record {
     fn flow_event(&mut self, _flow: engine::FlowId, _event: engine::Event) {}
 }
 
-struct Component(guest::Engine<Record>);
+struct Component(guest::Engine<Record>, guest::DataBatch);
 
 pub(crate) fn component(settings: Settings) -> Box<dyn Machine> {
     let engine = guest::Engine::builder()
@@ -201,7 +226,7 @@ pub(crate) fn component(settings: Settings) -> Box<dyn Machine> {
         .tcp_receive_buffer(length(settings.buffers.receive))
         .tcp_send_buffer(length(settings.buffers.send))
         .build(Record::default());
-    Box::new(Component(engine.unwrap()))
+    Box::new(Component(engine.unwrap(), guest::DataBatch::new()))
 }
 
 impl Machine for Component {
@@ -223,6 +248,16 @@ impl Machine for Component {
     fn send(&mut self, now: u64, flow: u64, data: &[u8]) -> usize {
         let (now, flow) = (guest::Instant(now), guest::FlowId(flow));
         self.0.l4_tx(now, flow, data).unwrap().taken
+    }
+
+    fn send_all(&mut self, now: u64, flows: &[(u64, usize)], data: &[u8]) {
+        self.1.clear();
+        for (flow, length) in flows {
+            self.1.push(guest::FlowId(*flow), &data[..*length]);
+        }
+        let sent = self.0.l4_tx_batch(guest::Instant(now), &self.1);
+        let taken = sent.unwrap().taken.into_iter().map(Result::unwrap);
+        assert!(taken.eq(flows.iter().map(|(_, length)| *length)));
     }
 
     fn poll(&mut self, now: u64) {
