@@ -142,11 +142,10 @@ impl Scene {
 
     /// Data to send on many flows in one call; how much was taken of each portion.
     pub fn tx_batch(&mut self, data: &[(FlowId, &[u8])]) -> Vec<Result<usize, FlowError>> {
-        let lengths = |(flow, data): &(FlowId, &[u8])| Portion {
-            flow: *flow,
-            length: u32::try_from(data.len()).expect("a length"),
-        };
-        let portions: Vec<_> = data.iter().map(lengths).collect();
+        let portions: Vec<_> = data
+            .iter()
+            .map(|(f, data)| portion(*f, data.len()))
+            .collect();
         let bytes: Vec<_> = data.iter().flat_map(|(_, data)| *data).copied().collect();
         self.begin(format_args!("l4-tx-batch {portions:?}"));
         let newly = self.allow_writable(data.iter().map(|(flow, _)| *flow));
@@ -569,6 +568,13 @@ impl Debug for Scene {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Scene on {} at {:?}", self.dut.name(), self.now)
     }
+}
+
+/// So many bytes for a flow.
+#[must_use]
+pub fn portion(flow: FlowId, length: usize) -> Portion {
+    let length = u32::try_from(length).expect("a length");
+    Portion { flow, length }
 }
 
 /// The record of one packet that stands for itself.

@@ -107,8 +107,7 @@
 //! engine → `border.rs` (`l4_rx`) → `flow.rs` (queues of one flow) → `tcp.rs`,
 //! `datagrams.rs` (the application's task). Back: `flow.rs` → `inbox.rs` (which flows
 //! want something) → `driver.rs` (`l4_tx`, or `l4_tx_batch` of what is in `gathered.rs`) →
-//! the engine → `border.rs` (`l3_tx`) →
-//! `device.rs`.
+//! the engine → `border.rs` (`l3_tx`) → `device.rs`.
 
 mod border;
 mod budget;

@@ -1,14 +1,12 @@
 //! The memory that all queues of a stack share.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use l3l4_host::FlowOptions;
 use l3l4_host::stack::{Stack, TcpStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
-use crate::link::{SERVER, address, engine, incoming_tcp, pair_of, run};
+use crate::link::{connected_from, engine, pair_of, pattern, run};
 
 const FLOWS: u16 = 16;
 /// Far less than the flows would hold without.
@@ -30,18 +28,13 @@ fn narrow() -> (Stack, Stack) {
 async fn connections(client: &Stack, server: &Stack, first: u16) -> Vec<(TcpStream, TcpStream)> {
     let mut pairs = Vec::new();
     for port in first..first + FLOWS {
-        let local = SocketAddr::new(address("10.0.0.1:1").ip(), port);
-        let open = client.connect(local, address(SERVER), FlowOptions::default());
-        let accept = async { incoming_tcp(server).await.accept(FlowOptions::default()) };
-        let (near, far) = tokio::join!(open, accept);
-        pairs.push((near.unwrap(), far));
+        pairs.push(connected_from(client, server, port).await);
     }
     pairs
 }
 
 fn data(flow: usize) -> Vec<u8> {
-    let bytes = (0..LENGTH).map(|at| (at * 7 + at / 251 + flow).to_le_bytes()[0]);
-    bytes.collect()
+    pattern(flow, LENGTH)
 }
 
 /// Writes until nothing is taken for a while, and says how much was.

@@ -9,13 +9,13 @@ use tokio::time::timeout;
 
 use crate::link::{CLIENT, SERVER, address, engine, pair, pair_of, run};
 
-async fn open(client: &Stack) -> UdpFlow {
+pub(crate) async fn open(client: &Stack) -> UdpFlow {
     let (local, peer) = (address(CLIENT), address(SERVER));
     let opened = client.open_udp(local, peer, FlowOptions::default()).await;
     opened.unwrap()
 }
 
-async fn accept(server: &Stack, options: FlowOptions) -> UdpFlow {
+pub(crate) async fn accept(server: &Stack, options: FlowOptions) -> UdpFlow {
     match server.accept().await.unwrap() {
         Incoming::Udp(udp) => udp.accept(options),
         other => panic!("{other:?}"),

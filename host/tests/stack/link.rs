@@ -15,10 +15,17 @@ const PACKETS: usize = 256;
 
 /// Runs a story on two threads, and fails when it hangs.
 pub(crate) fn run(story: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    run_on(runtime.worker_threads(2), story);
+}
+
+/// As `run`, on one thread: a driver has its turn when no other task has anything to do.
+pub(crate) fn run_on_one_thread(story: impl Future<Output = ()>) {
+    run_on(&mut tokio::runtime::Builder::new_current_thread(), story);
+}
+
+fn run_on(runtime: &mut tokio::runtime::Builder, story: impl Future<Output = ()>) {
+    let runtime = runtime.enable_all().build();
     runtime.unwrap().block_on(async {
         let told = tokio::time::timeout(Duration::from_secs(60), story).await;
         assert!(told.is_ok(), "the story hangs");
@@ -40,8 +47,13 @@ pub(crate) fn pair_of(client: Builder, server: Builder) -> (Stack, Stack) {
 }
 
 pub(crate) fn link(mtu: usize) -> (ChannelDevice, ChannelDevice) {
-    let (to_far, from_near) = mpsc::channel(PACKETS);
-    let (to_near, from_far) = mpsc::channel(PACKETS);
+    link_of(PACKETS, mtu)
+}
+
+/// A link that holds so many packets each way.
+pub(crate) fn link_of(packets: usize, mtu: usize) -> (ChannelDevice, ChannelDevice) {
+    let (to_far, from_near) = mpsc::channel(packets);
+    let (to_near, from_far) = mpsc::channel(packets);
     (
         ChannelDevice::new(from_far, to_far, mtu),
         ChannelDevice::new(from_near, to_near, mtu),
@@ -67,7 +79,24 @@ pub(crate) async fn incoming_tcp(server: &Stack) -> IncomingTcp {
 
 /// A connection, both its ends.
 pub(crate) async fn connected(client: &Stack, server: &Stack) -> (TcpStream, TcpStream) {
-    let accepted = async { incoming_tcp(server).await.accept(FlowOptions::default()) };
-    let (near, far) = tokio::join!(connect(client), accepted);
+    connected_from(client, server, address(CLIENT).port()).await
+}
+
+/// A connection from this port, both its ends.
+pub(crate) async fn connected_from(
+    client: &Stack,
+    server: &Stack,
+    port: u16,
+) -> (TcpStream, TcpStream) {
+    let local = SocketAddr::new(address(CLIENT).ip(), port);
+    let open = client.connect(local, address(SERVER), FlowOptions::default());
+    let accept = async { incoming_tcp(server).await.accept(FlowOptions::default()) };
+    let (near, far) = tokio::join!(open, accept);
     (near.unwrap(), far)
+}
+
+/// Bytes whose place and flow show.
+pub(crate) fn pattern(flow: usize, length: usize) -> Vec<u8> {
+    let bytes = (0..length).map(|at| (at * 7 + at / 251 + flow).to_le_bytes()[0]);
+    bytes.collect()
 }

@@ -8,7 +8,7 @@ use l3l4_host::{CloseReason, DropReason, FlowOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use crate::link::{address, connect, connected, engine, incoming_tcp, link, pair, run};
+use crate::link::{address, connect, connected, engine, incoming_tcp, link, link_of, pair, run};
 
 #[test]
 fn shutdown_resets_every_flow_and_ends_the_stack() {
@@ -276,10 +276,7 @@ async fn exchange(client: Stack, port: u16) {
 #[test]
 fn a_link_that_is_full_for_a_while_loses_nothing() {
     run(async {
-        let (to_server, packets_in) = mpsc::channel(1);
-        let (packets_out, from_server) = mpsc::channel(1);
-        let near = ChannelDevice::new(from_server, to_server, 1500);
-        let far = ChannelDevice::new(packets_in, packets_out, 1500);
+        let (near, far) = link_of(1, 1500);
         let client = Stack::builder().engine(engine()).start(near).unwrap();
         let server = Stack::builder().engine(engine()).start(far).unwrap();
         let (mut near, mut far) = connected(&client, &server).await;

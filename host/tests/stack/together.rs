@@ -1,65 +1,31 @@
 //! What many flows have to send in a turn goes to the engine in one call.
 
 use std::fs::{self, File};
-use std::future::Future;
 use std::io::{BufReader, Seek};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use l3l4_host::record::{Call, Frame, Reader};
-use l3l4_host::stack::{Builder, ChannelDevice, Incoming, Stack, TcpStream, UdpFlow};
+use l3l4_host::stack::{Builder, Stack, TcpStream, UdpFlow};
 use l3l4_host::{DataBatch, FlowOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::mpsc;
 
-use crate::link::{SERVER, address, engine, incoming_tcp};
-
-/// On one thread: the driver has its turn when no flow's task has anything to write.
-fn run_on_one_thread(story: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    runtime.unwrap().block_on(async {
-        let told = tokio::time::timeout(Duration::from_secs(60), story).await;
-        assert!(told.is_ok(), "the story hangs");
-    });
-}
+use crate::datagrams::{accept, open};
+use crate::link::{connected_from, engine, link_of, pattern, run_on_one_thread};
 
 /// Two stacks with so many packets between them each way.
 fn linked(packets: usize, server: Builder) -> (Stack, Stack) {
-    let (to_server, packets_in) = mpsc::channel(packets);
-    let (packets_out, from_server) = mpsc::channel(packets);
-    let near = ChannelDevice::new(from_server, to_server, 1500);
-    let far = ChannelDevice::new(packets_in, packets_out, 1500);
+    let (near, far) = link_of(packets, 1500);
     let client = Stack::builder().engine(engine());
     (client.start(near).unwrap(), server.start(far).unwrap())
 }
 
-async fn connection(client: &Stack, server: &Stack, port: u16) -> (TcpStream, TcpStream) {
-    let local = (address("10.0.0.1:1").ip(), port).into();
-    let open = client.connect(local, address(SERVER), FlowOptions::default());
-    let accept = async { incoming_tcp(server).await.accept(FlowOptions::default()) };
-    let (near, far) = tokio::join!(open, accept);
-    (near.unwrap(), far)
-}
-
+/// A flow of datagrams, both its ends.
 async fn datagrams(client: &Stack, server: &Stack) -> (UdpFlow, UdpFlow) {
-    let (local, peer) = (address("10.0.0.1:9"), address(SERVER));
-    let near = client.open_udp(local, peer, FlowOptions::default()).await;
-    let near = near.unwrap();
+    let near = open(client).await;
     near.send(b"hello").await.unwrap();
-    let Incoming::Udp(far) = server.accept().await.unwrap() else {
-        panic!("the flow of datagrams");
-    };
-    let far = far.accept(FlowOptions::default());
+    let far = accept(server, FlowOptions::default()).await;
     assert_eq!(far.recv_vec().await.unwrap(), b"hello");
     (near, far)
-}
-
-/// Bytes whose place and flow show.
-fn pattern(flow: usize, length: usize) -> Vec<u8> {
-    let bytes = (0..length).map(|at| (at * 7 + at / 251 + flow).to_le_bytes()[0]);
-    bytes.collect()
 }
 
 /// A file for a record, gone when it is closed.
@@ -74,16 +40,18 @@ fn unnamed_file() -> File {
     file.unwrap()
 }
 
-/// How many portions each `l4_tx_batch` of a record has.
-fn batches(record: File) -> Vec<usize> {
+/// How many portions each `l4_tx_batch` of a record has, and the bytes of each `l4_tx`.
+fn calls(record: File) -> (Vec<usize>, Vec<usize>) {
     let mut reader = Reader::new(BufReader::new(record)).unwrap();
-    let mut batches = Vec::new();
+    let (mut batches, mut alone) = (Vec::new(), Vec::new());
     while let Some(frame) = reader.next_frame().unwrap() {
-        if let Frame::Call(Call::L4TxBatch { portions, .. }) = frame {
-            batches.push(portions.len());
+        match frame {
+            Frame::Call(Call::L4TxBatch { portions, .. }) => batches.push(portions.len()),
+            Frame::Call(Call::L4Tx { data, .. }) => alone.push(data.0.len()),
+            _ => {}
         }
     }
-    batches
+    (batches, alone)
 }
 
 #[test]
@@ -96,7 +64,7 @@ fn what_many_flows_write_at_once_goes_in_one_call() {
         let (client, server) = linked(256, server);
         let mut pairs = Vec::new();
         for port in 2000..2000 + FLOWS {
-            pairs.push(connection(&client, &server, port).await);
+            pairs.push(connected_from(&client, &server, port).await);
         }
         let (near, far) = datagrams(&client, &server).await;
 
@@ -117,7 +85,7 @@ fn what_many_flows_write_at_once_goes_in_one_call() {
         server.shutdown().await;
     });
     record.rewind().unwrap();
-    let batches = batches(record);
+    let (batches, _) = calls(record);
     assert!(batches.contains(&(usize::from(FLOWS) + 20)), "{batches:?}");
 }
 
@@ -129,12 +97,14 @@ fn what_is_not_taken_of_a_batch_goes_later_in_order() {
     const LENGTH: usize = 60_000;
     let mut record = unnamed_file();
     let server = Stack::builder().engine(engine().tcp_send_buffer(4096));
-    let server = server.send_queue(6000).record(record.try_clone().unwrap());
+    let server = server
+        .send_queue(10_000)
+        .record(record.try_clone().unwrap());
     run_on_one_thread(async {
         let (client, server) = linked(4, server);
         let mut pairs = Vec::new();
         for port in 2000..2000 + FLOWS {
-            pairs.push(connection(&client, &server, port).await);
+            pairs.push(connected_from(&client, &server, port).await);
         }
         let mut tasks = Vec::new();
         for (flow, (near, far)) in pairs.into_iter().enumerate() {
@@ -166,8 +136,10 @@ fn what_is_not_taken_of_a_batch_goes_later_in_order() {
         server.shutdown().await;
     });
     record.rewind().unwrap();
-    let batches = batches(record);
+    let (batches, alone) = calls(record);
     assert!(batches.iter().any(|portions| *portions > 2), "{batches:?}");
+    let is_long = |length: &usize| *length > DataBatch::SHORT_BYTES;
+    assert!(alone.iter().any(is_long), "{alone:?}");
 }
 
 async fn write_in_pieces(flow: usize, mut stream: TcpStream, length: usize) {

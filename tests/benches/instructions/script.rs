@@ -3,11 +3,10 @@
 //! the same for whoever is measured, and the answers too.
 
 use l3l4_engine::{
-    Callbacks, Config, Engine, Event, FiveTuple, FlowId, FlowOptions, Instant, Packet, Portion,
-    Verdict,
+    Callbacks, Config, Engine, Event, FiveTuple, FlowId, FlowOptions, Instant, Packet, Verdict,
 };
 use l3l4_tests::craft::{Family, Peer, udp};
-use l3l4_tests::scene::described;
+use l3l4_tests::scene::{described, portion};
 use l3l4_tests::wire;
 
 use super::REPETITIONS;
@@ -317,11 +316,8 @@ pub(crate) fn make(
             sent.deadline
         }
         Call::L4TxBatch(flows, length) => {
-            let portion = |flow: &u64| Portion {
-                flow: FlowId(*flow),
-                length: u32::try_from(*length).unwrap(),
-            };
-            let portions: Vec<_> = flows.iter().map(portion).collect();
+            let portions = flows.iter().map(|flow| portion(FlowId(*flow), *length));
+            let portions: Vec<_> = portions.collect();
             let data = &data[..flows.len() * length];
             let sent = engine.l4_tx_batch(now, data, &portions, callbacks).unwrap();
             assert!(sent.taken.iter().all(|taken| *taken == Ok(*length)));

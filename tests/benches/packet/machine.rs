@@ -2,7 +2,7 @@
 
 use l3l4_engine as engine;
 use l3l4_host as guest;
-use l3l4_tests::scene::described;
+use l3l4_tests::scene::{described, portion};
 
 use super::baseline::{self, Baseline};
 
@@ -176,10 +176,7 @@ impl Machine for Native {
         portions.clear();
         for (flow, length) in flows {
             bytes.extend_from_slice(&data[..*length]);
-            portions.push(engine::Portion {
-                flow: engine::FlowId(*flow),
-                length: u32::try_from(*length).unwrap(),
-            });
+            portions.push(portion(engine::FlowId(*flow), *length));
         }
         let now = engine::Instant(now);
         let sent = self.0.l4_tx_batch(now, bytes, portions, &mut self.1);

@@ -9,9 +9,7 @@ use l3l4_tests::wire::Body;
 #[test]
 fn the_packets_of_all_portions_leave_together_and_in_order() {
     on_both_families(config(), |scene, family| {
-        let (mut one, mut other) = peers(family);
-        let first = scene.connect(&mut one);
-        let second = scene.connect(&mut other);
+        let [(one, first), (other, second)] = connected(scene, family);
         let datagrams = speak(scene, family);
         let callbacks = scene.host().callbacks;
         let data = [
@@ -46,8 +44,7 @@ fn a_batch_is_worth_what_its_portions_are_one_by_one() {
     for family in FAMILIES {
         let [batched, single] = [true, false].map(|batched| {
             let mut scene = Scene::new(Box::new(Native::new(config()).unwrap()));
-            let (mut one, mut other) = peers(family);
-            let (first, second) = (scene.connect(&mut one), scene.connect(&mut other));
+            let [(_, first), (_, second)] = connected(&mut scene, family);
             let data = [
                 (first, &[1u8; 5000][..]),
                 (second, b"short"),
@@ -70,9 +67,7 @@ fn a_batch_is_worth_what_its_portions_are_one_by_one() {
 #[test]
 fn who_waits_for_the_device_comes_before_the_batch() {
     on_both_families(config(), |scene, family| {
-        let (mut one, mut other) = peers(family);
-        let waits = scene.connect(&mut one);
-        let late = scene.connect(&mut other);
+        let [(_, waits), (_, late)] = connected(scene, family);
         scene.host().device_room = Some(0);
         scene.tx(waits, b"refused").unwrap();
         scene.tx(waits, b"waits").unwrap();
@@ -86,9 +81,7 @@ fn who_waits_for_the_device_comes_before_the_batch() {
 #[test]
 fn a_portion_that_is_refused_keeps_none_of_the_others() {
     on_both_families(config(), |scene, family| {
-        let (mut one, mut other) = peers(family);
-        let sends = scene.connect(&mut one);
-        let finished = scene.connect(&mut other);
+        let [(one, sends), (_, finished)] = connected(scene, family);
         scene.finish(finished).unwrap();
         let datagrams = speak(scene, family);
         scene.verdict_on_new(Verdict::Wait);
@@ -126,9 +119,7 @@ fn nothing_follows_what_was_not_taken_whole() {
     let mut config = config();
     config.tcp_send_buffer = 2048;
     on_both_families(config, |scene, family| {
-        let (mut one, mut other) = peers(family);
-        let full = scene.connect(&mut one);
-        let roomy = scene.connect(&mut other);
+        let [(mut one, full), (_, roomy)] = connected(scene, family);
         let data: Vec<u8> = (0..=255).cycle().take(4000).collect();
         let (first, second) = data.split_at(3000);
         let taken = scene.tx_batch(&[(full, first), (roomy, b"free"), (full, second)]);
@@ -177,7 +168,7 @@ fn datagrams_keep_their_order_when_the_device_is_full() {
 #[test]
 fn a_flow_that_shakes_hands_takes_nothing_and_says_when_it_does() {
     on_both_families(config(), |scene, family| {
-        let (mut one, mut other) = peers(family);
+        let [mut one, mut other] = peers(family);
         let sends = scene.connect(&mut one);
         scene.rx(other.syn());
         let (early, _) = scene.announced();
@@ -237,23 +228,27 @@ fn what_finds_no_memory_is_taken_when_there_is_some() {
 fn lengths_that_do_not_add_up_refuse_the_batch() {
     let mut engine = Native::new(config()).unwrap();
     for lengths in [&[3][..], &[5], &[], &[4, 1], &[u32::MAX, 5]] {
-        let portion = |length| Portion {
-            flow: FlowId(0),
-            length,
-        };
-        let portions: Vec<_> = lengths.iter().copied().map(portion).collect();
+        let flow = FlowId(0);
+        let portions = lengths.iter().map(|&length| Portion { flow, length });
+        let portions: Vec<_> = portions.collect();
         let refused = engine.l4_tx_batch(Instant(1), b"four", &portions);
         assert_eq!(refused, Err(BatchError::LengthMismatch));
     }
 }
 
-fn peers(family: Family) -> (Peer, Peer) {
-    let peer = |port| {
+fn peers(family: Family) -> [Peer; 2] {
+    [2001, 2002].map(|port| {
         let mut peer = Peer::new(family).from_port(port);
         peer.window = u16::MAX;
         peer
-    };
-    (peer(2001), peer(2002))
+    })
+}
+
+fn connected(scene: &mut Scene, family: Family) -> [(Peer, FlowId); 2] {
+    peers(family).map(|mut peer| {
+        let flow = scene.connect(&mut peer);
+        (peer, flow)
+    })
 }
 
 /// A flow of datagrams, from port 5000.

@@ -71,7 +71,8 @@ impl Engine {
         taken
     }
 
-    /// Takes data that may be taken. Returns how many bytes.
+    /// Takes data that may be taken. Returns how many bytes. Of a stream they go
+    /// `at_once`, or when the flow is settled.
     pub(super) fn take_data(
         &mut self,
         slot: u32,
