@@ -70,7 +70,7 @@ impl Sum {
     #[inline]
     fn join(self, sum: u64, length: usize) -> Self {
         let sum = match self.odd {
-            true => fold_once(fold_once(sum) << 8),
+            true => fold(sum).rotate_left(8).into(),
             // At most 2^30 for each byte: 8 GiB do not overflow.
             false => sum,
         };
@@ -83,10 +83,9 @@ impl Sum {
     /// The value for the checksum field, in network order. Over data that holds
     /// a correct checksum it is `[0, 0]`.
     pub(crate) fn finish(self) -> [u8; 2] {
-        let folded = fold_once(fold_once(fold_once(self.sum)));
-        #[expect(clippy::cast_possible_truncation, reason = "folded to 16 bits")]
-        let sum = folded as u16;
-        (!sum).to_le_bytes()
+        let sum = fold(self.sum);
+        let [.., low, high] = sum.wrapping_add(sum.rotate_left(16)).to_le_bytes();
+        [!low, !high]
     }
 
     /// Whether the data summed up holds a correct checksum.
@@ -99,17 +98,18 @@ impl Sum {
 /// sums, so that the loop's own instructions count little and enough stores are under
 /// way.
 const BLOCK: usize = 64;
+const WORDS: usize = BLOCK / 4;
 
 /// The sums of a block's words of 32 bits, and of their upper halves: what the
 /// compiler makes of it are vector instructions (SSE2, simd128 in the component),
 /// four for 16 bytes.
-struct Lanes<const WORDS: usize> {
+struct Lanes {
     /// Modulo 2^32.
     all: [u32; WORDS],
     upper: [u32; WORDS],
 }
 
-impl<const WORDS: usize> Lanes<WORDS> {
+impl Lanes {
     const ZERO: Self = Self {
         all: [0; WORDS],
         upper: [0; WORDS],
@@ -140,7 +140,7 @@ impl<const WORDS: usize> Lanes<WORDS> {
 fn sum_of_blocks(blocks: &[[u8; BLOCK]]) -> u64 {
     let mut lanes = Lanes::ZERO;
     for block in blocks {
-        lanes.add(words::<{ BLOCK / 4 }>(block));
+        lanes.add(words(block));
     }
     lanes.sum()
 }
@@ -151,7 +151,7 @@ fn sum_of_blocks(blocks: &[[u8; BLOCK]]) -> u64 {
 fn copy_blocks(to: &mut [[u8; BLOCK]], from: &[[u8; BLOCK]]) -> u64 {
     let mut lanes = Lanes::ZERO;
     for (to, from) in to.iter_mut().zip(from) {
-        let words = words::<{ BLOCK / 4 }>(from);
+        let words = words(from);
         put(to, words);
         lanes.add(words);
     }
@@ -166,7 +166,7 @@ fn copy_blocks_twice(
 ) -> u64 {
     let mut lanes = Lanes::ZERO;
     for ((to, also), from) in to.iter_mut().zip(also).zip(from) {
-        let words = words::<{ BLOCK / 4 }>(from);
+        let words = words(from);
         put(to, words);
         put(also, words);
         lanes.add(words);
@@ -174,52 +174,51 @@ fn copy_blocks_twice(
     lanes.sum()
 }
 
-fn put<const WORDS: usize>(block: &mut [u8], words: [u32; WORDS]) {
+fn put(block: &mut [u8; BLOCK], words: [u32; WORDS]) {
     let (block_words, _) = block.as_chunks_mut();
     for (to, word) in block_words.iter_mut().zip(words) {
         *to = word.to_le_bytes();
     }
 }
 
-fn words<const WORDS: usize>(block: &[u8]) -> [u32; WORDS] {
+fn words(block: &[u8; BLOCK]) -> [u32; WORDS] {
     let (words, _) = block.as_chunks();
     core::array::from_fn(|i| u32::from_le_bytes(words[i]))
 }
 
-/// The sum of less than a block: half of one at once, and the rest.
-fn sum_of_rest(bytes: &[u8]) -> u64 {
-    match bytes.split_first_chunk::<{ BLOCK / 2 }>() {
-        None => sum_of_few(bytes),
-        Some((half, rest)) => {
-            let mut lanes = Lanes::ZERO;
-            lanes.add(words::<{ BLOCK / 8 }>(half));
-            lanes.sum() + sum_of_few(rest)
-        }
-    }
-}
-
-/// The sum of a few words.
+/// The sum of less than a block: 8 bytes at once, a carry coming back in as RFC 1071
+/// 2(C) says, and the rest.
 #[inline]
-fn sum_of_few(bytes: &[u8]) -> u64 {
-    let (words, rest) = bytes.as_chunks();
-    let words = words
-        .iter()
-        .map(|word| u64::from(u32::from_le_bytes(*word)));
-    let mut last = [0; 4];
-    last[..rest.len()].copy_from_slice(rest);
-    words.sum::<u64>() + u64::from(u32::from_le_bytes(last))
+fn sum_of_rest(bytes: &[u8]) -> u64 {
+    let (words, mut rest) = bytes.as_chunks();
+    let mut all = 0u64;
+    for word in words {
+        let (sum, carry) = all.overflowing_add(u64::from_le_bytes(*word));
+        all = sum + u64::from(carry);
+    }
+    let mut sum = u64::from(fold(all));
+    if let Some((word, more)) = rest.split_first_chunk() {
+        sum += u64::from(u32::from_le_bytes(*word));
+        rest = more;
+    }
+    if let Some((half, more)) = rest.split_first_chunk() {
+        sum += u64::from(u16::from_le_bytes(*half));
+        rest = more;
+    }
+    sum + rest.first().map_or(0, |last| u64::from(*last))
 }
 
 fn address(address: IpAddr) -> u64 {
     match address {
         IpAddr::V4(address) => u32::from_le_bytes(address.octets()).into(),
-        IpAddr::V6(address) => sum_of_few(&address.octets()),
+        IpAddr::V6(address) => sum_of_rest(&address.octets()),
     }
 }
 
-/// Brings the carries back in: any 64 bits come to 49, 34 and 19, then 16 and 1.
-fn fold_once(sum: u64) -> u64 {
-    (sum >> 48) + ((sum >> 32) & 0xffff) + ((sum >> 16) & 0xffff) + (sum & 0xffff)
+/// The one's complement sum of the two halves. What is carried out of the lower of
+/// them is just what is missing in the upper.
+fn fold(sum: u64) -> u32 {
+    (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32
 }
 
 #[cfg(test)]

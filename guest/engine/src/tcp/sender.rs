@@ -908,14 +908,16 @@ impl Sender {
 
 /// The SACK blocks of one segment, lowest first.
 fn ascending(blocks: impl Iterator<Item = (Seq, Seq)>) -> impl Iterator<Item = (Seq, Seq)> {
-    let mut sorted = [None; MOST_BLOCKS];
-    for (at, block) in blocks.take(MOST_BLOCKS).enumerate() {
-        let later = |other: &Option<(Seq, Seq)>| other.is_none_or(|other| block.0 < other.0);
-        let place = sorted.iter().position(later).unwrap_or(at);
-        sorted[place..=at].rotate_right(1);
-        sorted[place] = Some(block);
+    let mut sorted = [(Seq(0), Seq(0)); MOST_BLOCKS];
+    let mut filled = 0;
+    for block in blocks.take(MOST_BLOCKS) {
+        let later = |other: &(Seq, Seq)| block.0 < other.0;
+        let place = sorted[..filled].iter().position(later).unwrap_or(filled);
+        sorted[place..=filled].rotate_right(1);
+        sorted[place] = block;
+        filled += 1;
     }
-    sorted.into_iter().flatten()
+    sorted.into_iter().take(filled)
 }
 
 #[cfg(test)]
