@@ -11,10 +11,13 @@
 //! segment ─ arrival ─┬─ receiver ─ chain ─┐
 //!                    │                    pool
 //!                    └─ sender ──── chain ┘
-//!                        ├ flight      what was sent when, what is lost (SACK, RACK)
+//!                        ├ buffer        what was taken and not acknowledged
+//!                        ├ acknowledged  what an acknowledgement means
+//!                        ├ timers        what time does
+//!                        ├ flight        what was sent when, what is lost (SACK, RACK)
 //!                        │ └ ranges
-//!                        ├ rtt         the retransmission timeout
-//!                        └ congestion  CUBIC, Reno
+//!                        ├ rtt           the retransmission timeout
+//!                        └ congestion    CUBIC, Reno
 //! settle ─ connection ─ transmit ─ segment
 //! ```
 
