@@ -75,6 +75,18 @@ fn a_guest_that_does_nothing_is_a_component_of_the_world() {
 }
 
 #[test]
+fn a_guest_that_says_nothing_of_a_portion_took_none_of_it() {
+    let component = guest::with_export("none", |_, _| ());
+    let builder = Engine::builder().component(&component);
+    let mut engine = builder.build(Application::default()).unwrap();
+    let mut batch = DataBatch::new();
+    batch.push(FlowId(7), b"nothing");
+    batch.push(FlowId(8), b"at all");
+    let sent = engine.l4_tx_batch(Instant(0), &batch).unwrap();
+    assert_eq!(sent.taken, [Ok(0), Ok(0)]);
+}
+
+#[test]
 fn a_flow_that_never_was_is_unknown() {
     let mut engine = Engine::builder().build(Application::default()).unwrap();
     let outcome = engine.flow_resume(Instant(0), FlowId(7));

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use l3l4_host::record::{Call, Frame, Reader};
 use l3l4_host::stack::{Builder, Stack, TcpStream, UdpFlow};
-use l3l4_host::{DataBatch, FlowOptions};
+use l3l4_host::{CloseReason, DataBatch, FlowOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::datagrams::{accept, open};
-use crate::link::{connected_from, engine, link_of, pattern, run_on_one_thread};
+use crate::guest;
+use crate::link::{connected_from, engine, link, link_of, pattern, run_on_one_thread};
 
 /// Two stacks with so many packets between them each way.
 fn linked(packets: usize, server: Builder) -> (Stack, Stack) {
@@ -87,6 +88,35 @@ fn what_many_flows_write_at_once_goes_in_one_call() {
     record.rewind().unwrap();
     let (batches, _) = calls(record);
     assert!(batches.contains(&(usize::from(FLOWS) + 20)), "{batches:?}");
+}
+
+/// What was gathered is gone with its flow, and the next is sent alone.
+#[test]
+fn a_trap_in_a_batch_ends_its_flows_and_not_the_service() {
+    let component = guest::with_export("l4-tx-batch", |code, _| {
+        code.unreachable();
+    });
+    let mut record = unnamed_file();
+    let server = Stack::builder().engine(engine().component(&component));
+    let server = server.record(record.try_clone().unwrap());
+    run_on_one_thread(async {
+        let (device, _far) = link(1500);
+        let server = server.start(device).unwrap();
+        let flow = open(&server).await;
+        flow.send(b"two of").await.unwrap();
+        flow.send(b"a turn").await.unwrap();
+        assert_eq!(flow.closed().await, CloseReason::EngineLost);
+        assert_eq!(server.metrics().await.unwrap().host.restarts, 1);
+
+        let next = open(&server).await;
+        next.send(b"one").await.unwrap();
+        assert_eq!(server.metrics().await.unwrap().host.restarts, 1);
+        server.shutdown().await;
+    });
+    record.rewind().unwrap();
+    let (batches, alone) = calls(record);
+    assert_eq!(batches, [2]);
+    assert!(alone.contains(&3), "{alone:?}");
 }
 
 /// Short pieces and long ones, more than the engine takes, to a device that takes
