@@ -84,6 +84,7 @@ impl Sum {
     /// a correct checksum it is `[0, 0]`.
     pub(crate) fn finish(self) -> [u8; 2] {
         let sum = fold(self.sum);
+        // As in `fold`: the sum of the two halves is the upper half of this.
         let [.., low, high] = sum.wrapping_add(sum.rotate_left(16)).to_le_bytes();
         [!low, !high]
     }

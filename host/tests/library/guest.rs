@@ -99,20 +99,14 @@ impl Core {
 
     /// A module that looks the same and does nothing but `body`.
     fn replaced(&self, odd: &str, body: &impl Fn(&mut InstructionSink<'_>, u32)) -> Vec<u8> {
-        let l3_tx = self
-            .imports
-            .iter()
-            .position(|name| name == "l3-tx")
-            .unwrap() as u32;
+        let l3_tx = self.imports.iter().position(|name| name == "l3-tx");
+        let l3_tx = u32::try_from(l3_tx.unwrap()).unwrap();
+        let imported = u32::try_from(self.imports.len()).unwrap();
         let mut functions = FunctionSection::new();
         let mut exports = ExportSection::new();
         let mut code = CodeSection::new();
         for (name, index) in &self.exports {
-            exports.export(
-                name,
-                ExportKind::Func,
-                self.imports.len() as u32 + functions.len(),
-            );
+            exports.export(name, ExportKind::Func, imported + functions.len());
             let ty = self.functions[*index as usize];
             functions.function(ty);
             let mut definition = Function::new([]);

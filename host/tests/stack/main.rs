@@ -1,7 +1,6 @@
 //! The tokio face: two stacks back to back, so that both ends of every flow are seen.
 #![cfg(feature = "stack")]
 #![expect(
-    clippy::cast_possible_truncation,
     clippy::panic,
     clippy::unwrap_used,
     reason = "a test that fails says so by a panic, in its helpers too"

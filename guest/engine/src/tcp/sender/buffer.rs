@@ -9,14 +9,6 @@ use crate::tcp::pool::{BLOCK, Index, Pool, Purpose, WIDE, WIDE_BLOCKS};
 /// it stays empty.
 const LEAST_LAID: usize = WIDE - BLOCK;
 
-/// What was taken, in blocks of the pool.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct SendBuffer {
-    chain: Chain,
-    /// Bytes taken and not acknowledged.
-    queued: u32,
-}
-
 /// The end of what was taken: bytes that still lie where the host has them, and for
 /// which there is memory.
 #[derive(Debug, Default)]
@@ -33,6 +25,14 @@ impl<'a> Fresh<'a> {
         self.0 = rest;
         front
     }
+}
+
+/// What was taken, in blocks of the pool.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SendBuffer {
+    chain: Chain,
+    /// Bytes taken and not acknowledged.
+    queued: u32,
 }
 
 impl SendBuffer {

@@ -6,8 +6,6 @@ mod acknowledged;
 mod buffer;
 mod timers;
 
-use core::time::Duration;
-
 pub(super) use self::acknowledged::Ack;
 pub(super) use self::buffer::Fresh;
 use self::buffer::SendBuffer;
@@ -334,15 +332,6 @@ impl Sender {
         })
     }
 
-    /// RFC 5681 4.1: a flow that has not sent for longer than the timeout begins
-    /// again with the initial window.
-    pub(crate) fn wake(&mut self, now: Instant, min_rto: Duration) {
-        let rests = self.flight.is_empty() && self.snd_nxt < self.end();
-        if rests && now.since(self.last_sent) > self.rtt.timeout(min_rto) {
-            self.congestion.idle(self.mss);
-        }
-    }
-
     fn may_send_new(&self) -> bool {
         self.snd_nxt < self.end() && self.snd_nxt < self.edge()
     }
@@ -453,6 +442,7 @@ impl Sender {
 #[cfg(test)]
 mod tests {
     use alloc::vec::Vec;
+    use core::time::Duration;
 
     use super::*;
     use crate::config::CongestionControl;
@@ -463,12 +453,17 @@ mod tests {
     const FIRST: Seq = Seq(u32::MAX - 3500);
     const MOST: u32 = 1 << 20;
 
+    /// A sender to a peer with this window, its field and its scale.
+    fn sender_to(window: (u16, u8), mss: u32, congestion: CongestionControl) -> Sender {
+        let mut told = Window::default();
+        told.set(window.0, window.1, Seq(0), FIRST);
+        let congestion = Congestion::new(congestion, mss);
+        Sender::new(FIRST, told, mss, MOST, congestion, Instant(0))
+    }
+
     /// A sender with ten segments in flight.
     fn sender() -> (Pool, Sender) {
-        let mut window = Window::default();
-        window.set(60_000, 0, Seq(0), FIRST);
-        let congestion = Congestion::new(CongestionControl::Reno, MSS);
-        let mut sender = Sender::new(FIRST, window, MSS, MOST, congestion, Instant(0));
+        let mut sender = sender_to((60_000, 0), MSS, CongestionControl::Reno);
         let mut pool = Pool::new(1 << 20);
         let fresh = sender.take(&pool, &[7; 30_000]);
         assert_eq!(fresh.len(), 30_000);
@@ -540,11 +535,8 @@ mod tests {
         let data: Vec<u8> = (0..260_000u32)
             .map(|i| (i % 251).to_le_bytes()[0])
             .collect();
-        let mut window = Window::default();
-        window.set(65_535, 1, Seq(0), FIRST);
-        let congestion = Congestion::new(CongestionControl::None, MSS);
         let mss = u32::try_from(LARGE).unwrap();
-        let mut sender = Sender::new(FIRST, window, mss, MOST, congestion, Instant(0));
+        let mut sender = sender_to((65_535, 1), mss, CongestionControl::None);
         let mut pool = Pool::new(4 << 20);
         let mut blocks = Vec::new();
         let mut send = |sender: &mut Sender, pool: &mut Pool, fresh: &mut Fresh<'_>, now| {
@@ -584,10 +576,7 @@ mod tests {
     #[test]
     fn a_peer_that_takes_a_byte_at_a_time_pins_no_more_than_is_queued() {
         let mss = 60_000;
-        let mut window = Window::default();
-        window.set(1, 0, Seq(0), FIRST);
-        let congestion = Congestion::new(CongestionControl::Cubic, mss);
-        let mut sender = Sender::new(FIRST, window, mss, MOST, congestion, Instant(0));
+        let mut sender = sender_to((1, 0), mss, CongestionControl::Cubic);
         let mut pool = Pool::new(64 << 20);
         let fresh = sender.take(&pool, &[7; 120_000]);
         assert_eq!(fresh.len(), 120_000);

@@ -1,6 +1,6 @@
 //! What a sender does when time passes: the retransmission timer (RFC 6298), probes of a
-//! shut window (RFC 9293 3.8.6.1) and of the end of a flight (RFC 8985 7), and losses that
-//! only time shows (RFC 8985 6.2).
+//! shut window (RFC 9293 3.8.6.1) and of the end of a flight (RFC 8985 7), losses that only
+//! time shows (RFC 8985 6.2), and what a flow that has rested begins with.
 
 use core::time::Duration;
 
@@ -102,6 +102,15 @@ impl Sender {
         self.congestion.timed_out(flight, self.mss, again);
         self.phase = Phase::Loss;
         self.recover = self.snd_nxt;
+    }
+
+    /// RFC 5681 4.1: a flow that has not sent for longer than the timeout begins
+    /// again with the initial window.
+    pub(crate) fn wake(&mut self, now: Instant, min_rto: Duration) {
+        let rests = self.flight.is_empty() && self.snd_nxt < self.end();
+        if rests && now.since(self.last_sent) > self.rtt.timeout(min_rto) {
+            self.congestion.idle(self.mss);
+        }
     }
 
     /// After all that may go went: what waits for a window sets the timer.
